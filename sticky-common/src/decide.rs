@@ -1,0 +1,232 @@
+//! The decision: which backend a packet, a connection or a request of a client goes to.
+//!
+//! The table answers for settled slots. A slot that a change moved is *unsettled* until no client's record disagrees with
+//! it; there the record answers, and where a record names several backends, the flows do. So established connections
+//! stay (P2), known clients stay (P3), and nobody else pays for it.
+
+use crate::outcome::Outcome;
+use crate::types::{Backend, BackendId, Record, Slot, tick};
+
+/// What the decision asks of the maps.
+pub trait World {
+    /// The backend at an index, if it is in use.
+    fn backend(&self, index: u32) -> Option<Backend>;
+    /// Whether the packet at hand belongs to a known flow to this backend.
+    fn has_flow(&self, backend: &Backend) -> bool;
+}
+
+/// Now, and how long an inactive client keeps its backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    pub now: u32,
+    /// Ticks; 0: new connections follow the table.
+    pub ttl: u32,
+}
+
+/// Where it goes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub backend: Backend,
+    pub reason: Outcome,
+}
+
+/// Backend for the first packet of a connection, or for a request.
+///
+/// The caller then remembers it: [`remember`].
+#[inline(always)]
+pub fn first(
+    slot: Slot,
+    record: Option<&Record>,
+    clock: Clock,
+    world: &impl World,
+) -> Result<Decision, Outcome> {
+    let mut reason = Outcome::New;
+    if let Some(record) = record {
+        match current(record, world) {
+            Some(backend) if backend.flags & Backend::KEEPS == 0 => reason = Outcome::Repinned,
+            Some(_) if clock.ttl == 0 || tick::since(clock.now, record.seen) > clock.ttl => {
+                reason = Outcome::Expired
+            }
+            Some(backend) => return Ok(Decision { backend, reason: Outcome::Pinned }),
+            None => reason = Outcome::Repinned,
+        }
+    }
+    let backend = slot.index().and_then(|i| world.backend(i)).ok_or(Outcome::NoBackend)?;
+    Ok(Decision { backend, reason })
+}
+
+/// Backend for a later packet of a connection whose slot is unsettled.
+#[inline(always)]
+pub fn later(slot: Slot, record: Option<&Record>, world: &impl World) -> Result<Decision, Outcome> {
+    if let Some(record) = record {
+        let mut newest = None;
+        for id in record.backends {
+            let Some(backend) = lookup(id, world) else { continue };
+            // Only a client that was moved has several; then the flow says which of them this connection is with.
+            if world.has_flow(&backend) {
+                newest = Some(backend);
+                break;
+            }
+            newest = newest.or(Some(backend));
+        }
+        if let Some(backend) = newest {
+            return Ok(Decision { backend, reason: Outcome::Recorded });
+        }
+    }
+    let backend = slot.index().and_then(|i| world.backend(i)).ok_or(Outcome::NoBackend)?;
+    Ok(Decision { backend, reason: Outcome::Hash })
+}
+
+/// The record after a connection to `backend` began: it comes first, and older living ones stay behind it.
+#[inline(always)]
+#[must_use]
+pub fn remember(
+    record: Option<&Record>,
+    backend: &Backend,
+    now: u32,
+    world: &impl World,
+) -> Record {
+    let mut next = Record { backends: [0; Record::DEPTH], seen: now, zero: 0 };
+    next.backends[0] = backend.id;
+    if let Some(record) = record {
+        let mut at = 1;
+        for id in record.backends {
+            if id != backend.id && at < Record::DEPTH && lookup(id, world).is_some() {
+                next.backends[at & (Record::DEPTH - 1)] = id;
+                at += 1;
+            }
+        }
+    }
+    next
+}
+
+/// The living backend a record stands for.
+#[inline(always)]
+pub fn current(record: &Record, world: &impl World) -> Option<Backend> {
+    lookup(record.backends[0], world)
+}
+
+/// The backend of an id, if this use of the index still lives.
+#[inline(always)]
+fn lookup(id: u32, world: &impl World) -> Option<Backend> {
+    if id == BackendId::NONE.0 {
+        return None;
+    }
+    world.backend(BackendId(id).index()).filter(|b| b.id == id && b.flags & Backend::ALIVE != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake {
+        backends: [Option<Backend>; 4],
+        flow: Option<u32>,
+    }
+
+    impl World for Fake {
+        fn backend(&self, index: u32) -> Option<Backend> {
+            self.backends.get(index as usize).copied().flatten()
+        }
+        fn has_flow(&self, backend: &Backend) -> bool {
+            self.flow == Some(backend.id)
+        }
+    }
+
+    const UP: u32 = Backend::ALIVE | Backend::KEEPS;
+
+    fn id(index: u32) -> u32 {
+        BackendId::new(index, 1).0
+    }
+
+    fn backend(index: u32, flags: u32) -> Option<Backend> {
+        Some(Backend { addr: [0; 16], id: id(index), ifindex: 1, flags, service: 0 })
+    }
+
+    fn world(flags: [u32; 4]) -> Fake {
+        Fake {
+            backends: core::array::from_fn(|i| {
+                if flags[i] == 0 { None } else { backend(i as u32, flags[i]) }
+            }),
+            flow: None,
+        }
+    }
+
+    fn record(ids: &[u32], seen: u32) -> Record {
+        let mut backends = [0; Record::DEPTH];
+        for (to, from) in backends.iter_mut().zip(ids) {
+            *to = id(*from);
+        }
+        Record { backends, seen, zero: 0 }
+    }
+
+    const CLOCK: Clock = Clock { now: 100, ttl: 50 };
+
+    fn went(d: Result<Decision, Outcome>) -> Result<(u32, Outcome), Outcome> {
+        d.map(|d| (BackendId(d.backend.id).index(), d.reason))
+    }
+
+    #[test]
+    fn a_new_connection() {
+        let up = world([UP; 4]);
+        let slot = Slot::new(1, true);
+        assert_eq!(went(first(slot, None, CLOCK, &up)), Ok((1, Outcome::New)));
+        assert_eq!(
+            went(first(slot, Some(&record(&[2], 60)), CLOCK, &up)),
+            Ok((2, Outcome::Pinned))
+        );
+        assert_eq!(
+            went(first(slot, Some(&record(&[2], 49)), CLOCK, &up)),
+            Ok((1, Outcome::Expired))
+        );
+        let hash = Clock { now: 100, ttl: 0 };
+        assert_eq!(
+            went(first(slot, Some(&record(&[2], 100)), hash, &up)),
+            Ok((1, Outcome::Expired))
+        );
+        assert_eq!(went(first(Slot::EMPTY, None, CLOCK, &up)), Err(Outcome::NoBackend));
+        assert_eq!(
+            went(first(Slot::EMPTY, Some(&record(&[2], 99)), CLOCK, &up)),
+            Ok((2, Outcome::Pinned))
+        );
+    }
+
+    #[test]
+    fn states_of_the_recorded_backend() {
+        let slot = Slot::new(1, true);
+        let r = record(&[2], 99);
+        // Draining with its clients: stays. Ordered to end, or failing: new connections leave, old ones stay. Gone: both leave.
+        assert_eq!(
+            went(first(slot, Some(&r), CLOCK, &world([UP, UP, UP, UP]))),
+            Ok((2, Outcome::Pinned))
+        );
+        let ending = world([UP, UP, Backend::ALIVE, UP]);
+        assert_eq!(went(first(slot, Some(&r), CLOCK, &ending)), Ok((1, Outcome::Repinned)));
+        assert_eq!(went(later(slot, Some(&r), &ending)), Ok((2, Outcome::Recorded)));
+        let gone = world([UP, UP, 0, UP]);
+        assert_eq!(went(first(slot, Some(&r), CLOCK, &gone)), Ok((1, Outcome::Repinned)));
+        assert_eq!(went(later(slot, Some(&r), &gone)), Ok((1, Outcome::Hash)));
+    }
+
+    #[test]
+    fn another_use_of_the_index_is_another_backend() {
+        let mut w = world([UP; 4]);
+        w.backends[2] = Some(Backend { id: BackendId::new(2, 2).0, ..backend(2, UP).unwrap() });
+        assert_eq!(
+            went(first(Slot::new(1, true), Some(&record(&[2], 99)), CLOCK, &w)),
+            Ok((1, Outcome::Repinned))
+        );
+    }
+
+    #[test]
+    fn a_moved_client_keeps_its_old_connections_by_flow() {
+        let mut w = world([UP, UP, Backend::ALIVE, UP]);
+        let r = remember(Some(&record(&[2], 60)), &w.backends[1].unwrap(), 100, &w);
+        assert_eq!(r, record(&[1, 2], 100));
+        assert_eq!(went(later(Slot::new(3, true), Some(&r), &w)), Ok((1, Outcome::Recorded)));
+        w.flow = Some(id(2));
+        assert_eq!(went(later(Slot::new(3, true), Some(&r), &w)), Ok((2, Outcome::Recorded)));
+        w.backends[2] = None;
+        assert_eq!(remember(Some(&r), &w.backends[3].unwrap(), 101, &w), record(&[3, 1], 101));
+    }
+}
