@@ -307,7 +307,7 @@ mod tests {
     fn ids_and_slots_keep_their_parts() {
         let id = BackendId::new(77_000, 4_000);
         assert_eq!((id.index(), id.generation()), (77_000, 4_000));
-        assert!(crate::maps::MAX_BACKENDS < Slot::INDEX);
+        const { assert!(crate::maps::MAX_BACKENDS < Slot::INDEX) };
         let slot = Slot::new(77_000, true);
         assert_eq!((slot.index(), slot.unsettled()), (Some(77_000), true));
         assert_eq!((Slot::EMPTY.index(), Slot::EMPTY.unsettled()), (None, false));

@@ -1,1 +1,6 @@
-//! sticky.
+//! sticky: a load balancer for Docker Swarm that keeps the client's address and the client's session.
+//!
+//! The code map; who may import whom is checked by `cargo xtask tidy`.
+
+pub mod clients;
+pub mod model;

@@ -1,0 +1,29 @@
+//! Who decides for a client of an `ip_hash` service: one choice for both layers (P6).
+//!
+//! With a data path loaded, its tables and records answer; without one (`--iface none`), the same decision over a table
+//! in memory does.
+
+use std::net::IpAddr;
+
+use sticky_common::outcome::Outcome;
+
+/// The backend of a client, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Id of the backend, as in the snapshot.
+    pub backend: String,
+    pub reason: Outcome,
+}
+
+/// Answers for the clients of `ip_hash` services.
+pub trait ClientTable: Send + Sync {
+    /// The backend for a new request or connection of `client` to the service with this id, remembered as its choice.
+    /// `None`: the service is unknown or has no backend that is up.
+    fn choose(&self, service: &str, client: IpAddr) -> Option<Choice>;
+
+    /// The same answer, changing nothing.
+    fn look(&self, service: &str, client: IpAddr) -> Option<Choice>;
+
+    /// The slot owner for any key of this service (cookie `hash` mode, header values): no record is read or written.
+    fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice>;
+}
