@@ -51,6 +51,8 @@ pub struct ServiceConfig {
     /// Zero: new connections follow the hash.
     pub affinity_ttl: Duration,
     pub ip_prefix: IpPrefix,
+    /// `sticky.l4.listen`; part of the service's `publish` too.
+    pub listen: Vec<Publish>,
     pub drain: DrainMode,
     pub on_loss: OnLoss,
     /// Share among services of one host; `None`: its number of up backends.
@@ -85,6 +87,7 @@ impl Default for ServiceConfig {
             header: None,
             affinity_ttl: Duration::from_secs(3600),
             ip_prefix: IpPrefix { v4: 32, v6: 64 },
+            listen: Vec::new(),
             drain: DrainMode::Connections,
             on_loss: OnLoss::Failover,
             weight: None,
@@ -244,6 +247,8 @@ pub struct Backend {
     pub addr: Option<SocketAddr>,
     /// Where other ports of it are; ports of `publish` go to this address at layer 4.
     pub node: String,
+    /// Whether layer 4 can deliver to it; `false`: only the proxy reaches it, at `addr`.
+    pub layer4: bool,
     pub weight: u32,
     pub state: State,
     /// Why it is not up.
