@@ -1,1 +1,17 @@
-//! Harness.
+//! What the lab and the tests are made of: network namespaces, a private Docker Swarm, sticky itself, and clients that look closely.
+//!
+//! Everything is a value that undoes itself when dropped, also when a test panics. Values are dropped in the reverse order of their
+//! creation: keep namespaces first and programs last. Needs root.
+
+pub mod command;
+pub mod demo;
+pub mod dockerd;
+pub mod http;
+pub mod lines;
+pub mod names;
+pub mod netns;
+pub mod process;
+pub mod sticky;
+pub mod swarm;
+pub mod topology;
+pub mod wait;
