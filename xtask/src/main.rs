@@ -1,6 +1,7 @@
 //! Everything one does with this tree: set it up, build it, run it, test it.
 
 mod apt;
+mod image;
 mod progress;
 mod setup;
 mod toolchain;
@@ -31,6 +32,8 @@ enum Verb {
     Setup,
     /// Build target/release/sticky, one file that needs nothing else
     Build,
+    /// Build the demo application and its image, target/sticky-demo.tar
+    Image,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +61,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
                 &mut cargo(["build", "--release", "--package", "sticky-user"]),
             )?;
             progress::say(&format!("built {}", target("release/sticky").display()));
+        }
+        Verb::Image => {
+            let demo = image::build()?;
+            progress::say(&format!("built {} ({})", demo.image.display(), image::TAG));
         }
     }
     Ok(ExitCode::SUCCESS)
