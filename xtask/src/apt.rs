@@ -67,7 +67,7 @@ fn apt_get(args: &[&str]) -> Command {
 }
 
 /// Whether some package source has this package.
-fn is_known(package: &str) -> bool {
+pub(crate) fn is_known(package: &str) -> bool {
     let policy = Command::new("apt-cache").args(["policy", package]).env("LC_ALL", "C").output();
     policy.is_ok_and(|out| {
         let text = String::from_utf8_lossy(&out.stdout);

@@ -1,0 +1,26 @@
+//! The release program, and beside it what the lab and the tests need.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::apt::Install;
+use crate::progress;
+use crate::setup;
+use crate::workspace::{cargo, target};
+
+/// Builds `target/release/sticky` and names it.
+pub(crate) fn sticky(mode: Install) -> Result<PathBuf> {
+    setup::toolchain(mode)?;
+    let mut build = cargo(["build", "--release", "--package", "sticky-user"]);
+    progress::run_open("building sticky (release)", &mut build)?;
+    Ok(target("release/sticky"))
+}
+
+/// Builds the program of the lab and names it.
+pub(crate) fn lab() -> Result<PathBuf> {
+    let mut build =
+        cargo(["build", "--release", "--package", "sticky-tests", "--bin", "sticky-lab"]);
+    progress::run_open("building the lab (release)", &mut build)?;
+    Ok(target("release/sticky-lab"))
+}

@@ -1,0 +1,92 @@
+//! Programs of the host that the lab and the tests call.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::{self, Install};
+use crate::progress::{self, say};
+use crate::toolchain::on_path;
+use crate::workspace::{cargo, target};
+
+/// A program and the packages that bring it, the first that the system knows.
+type Tool = (&'static str, &'static [&'static str]);
+
+/// What network namespaces and links are made with.
+const NETWORK: [Tool; 3] =
+    [("ip", &["iproute2"]), ("ethtool", &["ethtool"]), ("iptables", &["iptables"])];
+/// A Docker engine and its command line, which newer distributions pack apart.
+const DOCKER: [Tool; 2] = [("dockerd", &["docker.io"]), ("docker", &["docker-cli", "docker.io"])];
+/// The rest of what the tests call.
+const TESTS: [Tool; 1] = [("curl", &["curl"])];
+
+/// What `cargo xtask run` needs for the lab.
+pub(crate) fn for_lab(mode: Install) -> Result<()> {
+    ensure(&NETWORK, "the lab", mode)
+}
+
+/// What `cargo xtask test` needs. Docker's daemon is installed, not started: each test starts a
+/// private one.
+pub(crate) fn for_tests(mode: Install) -> Result<()> {
+    if find("dockerd").is_none() && mode == Install::Allowed && apt::is_root() {
+        say(
+            "the tests run private Docker engines: docker.io is installed, its system daemon is not started",
+        );
+    }
+    for tools in [&NETWORK[..], &DOCKER[..1], &DOCKER[1..], &TESTS[..]] {
+        ensure(tools, "the tests", mode)?;
+    }
+    Ok(())
+}
+
+fn ensure(tools: &[Tool], why: &str, mode: Install) -> Result<()> {
+    let missing = tools.iter().filter(|(program, _)| find(program).is_none());
+    let packages: Vec<&str> = missing
+        .map(|(_, packages)| *packages.iter().find(|p| apt::is_known(p)).unwrap_or(&packages[0]))
+        .collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let command = format!("sudo apt-get update && sudo apt-get install {}", packages.join(" "));
+    apt::install(&packages, why, &command, mode)
+}
+
+/// A program on `PATH` or where system programs are, which `PATH` may leave out.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(|dir| Path::new(dir).join(program));
+    on_path(program).or_else(|| system.into_iter().find(|path| path.is_file()))
+}
+
+/// Root makes namespaces, loads programs, and starts daemons; nobody else does.
+pub(crate) fn need_root(what: &str) -> Result<()> {
+    if !apt::is_root() {
+        bail!(
+            "{what} makes network namespaces and loads eBPF programs, which takes root: `sudo env \"PATH=$PATH\" cargo xtask …`"
+        );
+    }
+    Ok(())
+}
+
+/// A cargo command of crates.io, built into the target directory if it is not on `PATH`.
+pub(crate) fn cargo_tool(name: &str, why: &str, mode: Install) -> Result<Command> {
+    let own = target("tools/bin").join(name);
+    if let Some(program) = on_path(name).or_else(|| own.is_file().then(|| own.clone())) {
+        return Ok(cargo_command(program));
+    }
+    if mode == Install::Never {
+        bail!("{why} needs {name}: `cargo install --locked {name}`, then run this again");
+    }
+    let mut install = cargo(["install", "--locked", name, "--debug", "--root"]);
+    install.arg(target("tools")).env_remove("CARGO_TARGET_DIR").env("CARGO_PROFILE_DEV_DEBUG", "0");
+    progress::run(&format!("building {name} ({why})"), &mut install)?;
+    own.is_file()
+        .then(|| cargo_command(own))
+        .with_context(|| format!("{name} was built, yet is not in target/tools"))
+}
+
+fn cargo_command(program: PathBuf) -> Command {
+    let mut cmd = Command::new(program);
+    cmd.current_dir(crate::workspace::root()).env("CARGO_TARGET_DIR", target(""));
+    cmd
+}
