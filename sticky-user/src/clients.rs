@@ -3,6 +3,8 @@
 //! With a data path loaded, its tables and records answer; without one (`--iface none`), the same decision over a table
 //! in memory does.
 
+pub mod memory;
+
 use std::net::IpAddr;
 
 use sticky_common::outcome::Outcome;

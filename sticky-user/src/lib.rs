@@ -3,5 +3,6 @@
 //! The code map; who may import whom is checked by `cargo xtask tidy`.
 
 pub mod clients;
+pub mod keys;
 pub mod model;
 pub mod provider;

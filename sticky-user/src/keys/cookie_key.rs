@@ -1,0 +1,67 @@
+//! One cookie key: XChaCha20-Poly1305, whose long nonce may be drawn at random.
+
+use std::fmt;
+
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
+
+use super::{COOKIE_BYTES, KeyId, NoRandom, random};
+
+/// Bytes of a nonce.
+const NONCE: usize = 24;
+/// Bytes of a tag.
+const TAG: usize = 16;
+
+/// Seals and opens cookies.
+#[derive(Clone)]
+pub struct CookieKey {
+    id: KeyId,
+    cipher: XChaCha20Poly1305,
+}
+
+impl CookieKey {
+    pub(super) fn new(bytes: [u8; COOKIE_BYTES]) -> Self {
+        let cipher = XChaCha20Poly1305::new(&Key::from(bytes));
+        // Part of a tag under the all-zero nonce, which a random one never meets: as good as random to who lacks the key.
+        let tag = cipher
+            .encrypt(&XNonce::from([0; NONCE]), Payload { msg: b"", aad: b"sticky key id" })
+            .unwrap_or_default();
+        let id = tag.first_chunk().copied().unwrap_or_default();
+        Self { id: KeyId(id), cipher }
+    }
+
+    /// Its public name.
+    #[must_use]
+    pub const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// Nonce and sealed text; `bound` must be the same to open it.
+    pub fn seal(&self, bound: &[u8], text: &[u8]) -> Result<Vec<u8>, NoRandom> {
+        let nonce = random::<NONCE>()?;
+        let sealed = self
+            .cipher
+            .encrypt(&XNonce::from(nonce), Payload { msg: text, aad: bound })
+            .expect("a cookie is far below the cipher's limit of 256 GiB");
+        let mut out = Vec::with_capacity(NONCE + sealed.len());
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(&sealed);
+        Ok(out)
+    }
+
+    /// The text of what [`Self::seal`] made; `None` for anything else.
+    #[must_use]
+    pub fn open(&self, bound: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
+        if sealed.len() < TAG {
+            return None;
+        }
+        self.cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: bound }).ok()
+    }
+}
+
+impl fmt::Debug for CookieKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CookieKey").field(&self.id).finish()
+    }
+}
