@@ -11,6 +11,12 @@ pub struct HashKey {
     pub k1: u64,
 }
 
+impl core::fmt::Debug for HashKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("HashKey(secret)")
+    }
+}
+
 impl HashKey {
     /// The key of 16 bytes, read as SipHash reads it (little endian).
     #[must_use]

@@ -21,7 +21,7 @@ pub const BACKEND_IDS: &str = "BACKEND_IDS";
 
 /// Frontends at most.
 pub const MAX_FRONTENDS: u32 = 65_536;
-/// Services at most. A service index is below this.
+/// Services at most. A service index is below the last, whose identity is that of the hash key.
 pub const MAX_SERVICES: u32 = 16_384;
 /// Backends at most. A backend index is below this and fits [`crate::types::Slot`].
 pub const MAX_BACKENDS: u32 = 131_072;

@@ -58,7 +58,7 @@ impl BackendId {
     }
 }
 
-/// A backend as the data path needs it. All zero: not in use.
+/// A backend as the data path needs it. Without [`Backend::ALIVE`] it is retired and only its id still counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backend {
@@ -101,6 +101,18 @@ impl Slot {
     #[must_use]
     pub const fn new(index: u32, unsettled: bool) -> Self {
         Self((index & Self::INDEX) | if unsettled { Self::UNSETTLED } else { 0 })
+    }
+
+    /// The same backend, with its clients' records to be asked.
+    #[must_use]
+    pub const fn marked_unsettled(self) -> Self {
+        Self(self.0 | Self::UNSETTLED)
+    }
+
+    /// The same backend for all clients.
+    #[must_use]
+    pub const fn marked_settled(self) -> Self {
+        Self(self.0 & !Self::UNSETTLED)
     }
 
     /// Index of its backend; `None` when the slot is empty.

@@ -24,7 +24,13 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Outcome> {
     }
     let backend = world::backend(choice.backend).ok_or(Outcome::Undeliverable)?;
     let headers = packet::tc_headers(ctx, l3).map_err(|_| Outcome::Undeliverable)?;
-    rewrite::rewrite(ctx, Offsets { l3, l4: headers.l4 }, End::Destination, backend.v4(), choice.port)?;
+    rewrite::rewrite(
+        ctx,
+        Offsets { l3, l4: headers.l4 },
+        End::Destination,
+        backend.v4(),
+        choice.port,
+    )?;
     Ok(send(backend.ifindex))
 }
 

@@ -11,7 +11,8 @@ use sticky_common::types::{
 use crate::settings;
 
 #[btf_map]
-pub static FRONTENDS_V4: HashMap<FrontendKeyV4, Frontend, { MAX_FRONTENDS as usize }> = HashMap::new();
+pub static FRONTENDS_V4: HashMap<FrontendKeyV4, Frontend, { MAX_FRONTENDS as usize }> =
+    HashMap::new();
 
 /// The inner map is one value, the slots of a whole table, whose size user space sets when it creates this map.
 #[btf_map]
@@ -33,10 +34,12 @@ static SERVICE_IDS: Array<u64, { MAX_SERVICES as usize }> = Array::new();
 static BACKEND_IDS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
 
 #[btf_map]
-pub static CLIENTS_V4: LruHashMap<ClientKeyV4, Record, { DEFAULT_MAX_CLIENTS as usize }> = LruHashMap::new();
+pub static CLIENTS_V4: LruHashMap<ClientKeyV4, Record, { DEFAULT_MAX_CLIENTS as usize }> =
+    LruHashMap::new();
 
 #[btf_map]
-pub static FLOWS_V4: LruHashMap<FlowKeyV4, Flow, { DEFAULT_MAX_CLIENTS as usize }> = LruHashMap::new();
+pub static FLOWS_V4: LruHashMap<FlowKeyV4, Flow, { DEFAULT_MAX_CLIENTS as usize }> =
+    LruHashMap::new();
 
 /// Slot `index` of a service's table.
 #[inline(always)]

@@ -42,7 +42,8 @@ pub fn reply(ctx: &TcContext) -> Result<i32, Outcome> {
         return Err(Outcome::NotOurs);
     }
     note(flow, &headers, now);
-    let (vip, port, ifindex) = ([flow.vip[0], flow.vip[1], flow.vip[2], flow.vip[3]], flow.port, flow.ifindex);
+    let (vip, port, ifindex) =
+        ([flow.vip[0], flow.vip[1], flow.vip[2], flow.vip[3]], flow.port, flow.ifindex);
     rewrite::rewrite(ctx, Offsets { l3: ETH_LEN, l4: headers.l4 }, End::Source, vip, port)?;
     stats::count(Outcome::Reply);
     Ok(send(ifindex))

@@ -30,7 +30,13 @@ const TCP_CHECK: usize = 16;
 
 /// Puts `addr` and `port` at one end and takes one off the time to live, as a router does.
 #[inline(always)]
-pub fn rewrite(ctx: &TcContext, at: Offsets, end: End, addr: [u8; 4], port: [u8; 2]) -> Result<(), Outcome> {
+pub fn rewrite(
+    ctx: &TcContext,
+    at: Offsets,
+    end: End,
+    addr: [u8; 4],
+    port: [u8; 2],
+) -> Result<(), Outcome> {
     let ip = packet::tc_ipv4_mut(ctx, at.l3).ok_or(Outcome::Undeliverable)?;
     if ip.ttl <= 1 {
         return Err(Outcome::TtlExpired);
@@ -42,7 +48,13 @@ pub fn rewrite(ctx: &TcContext, at: Offsets, end: End, addr: [u8; 4], port: [u8;
 
     let check = at.l4 + TCP_CHECK;
     let (from, to) = (u32::from_ne_bytes(old_addr), u32::from_ne_bytes(addr));
-    fix(ctx, check, u64::from(from), u64::from(to), u64::from(BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) | 4)?;
+    fix(
+        ctx,
+        check,
+        u64::from(from),
+        u64::from(to),
+        u64::from(BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0) | 4,
+    )?;
     let (from, to) = (u16::from_ne_bytes(old_port), u16::from_ne_bytes(port));
     fix(ctx, check, u64::from(from), u64::from(to), u64::from(BPF_F_MARK_MANGLED_0) | 2)
 }

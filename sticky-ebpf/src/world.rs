@@ -51,10 +51,10 @@ impl World for Maps<'_> {
     }
 }
 
-/// The backend at an index, if it is in use.
+/// The backend at an index, if it lives. A retired one keeps its id, so that its generation is never lost.
 #[inline(always)]
 pub fn backend(index: u32) -> Option<Backend> {
-    BACKENDS.get(index).copied().filter(|b| b.id != 0)
+    BACKENDS.get(index).copied().filter(|b| b.flags & Backend::ALIVE != 0)
 }
 
 /// The current tick.

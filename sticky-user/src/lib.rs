@@ -3,6 +3,8 @@
 //! The code map; who may import whom is checked by `cargo xtask tidy`.
 
 pub mod clients;
+pub mod control;
+pub mod datapath;
 pub mod keys;
 pub mod model;
 pub mod provider;

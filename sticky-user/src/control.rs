@@ -1,0 +1,139 @@
+//! From what was found to what is in force: the reconcile loop.
+//!
+//! It knows no map: it hands a [`plan::Plan`] to a [`DataPath`] that it describes here, and publishes what is in force
+//! after each commit.
+
+pub mod desired;
+pub mod frontends;
+pub mod plan;
+pub mod reconcile;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use sticky_common::outcome::Outcome;
+
+use crate::model::{Frontend, LabelError, Snapshot};
+use plan::{Loaded, Plan};
+
+/// What this node serves since the last commit.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    /// Counts the commits of this node.
+    pub generation: u64,
+    /// With the states that health and the operator gave.
+    pub snapshot: Arc<Snapshot>,
+    pub services: Vec<InForceService>,
+    pub updated: SystemTime,
+    /// From the event to the maps in force.
+    pub took: Duration,
+}
+
+/// A service's part of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InForceService {
+    pub id: String,
+    pub frontends: Vec<FrontendInForce>,
+    /// Slots by backend id.
+    pub slots: HashMap<String, u32>,
+    /// Mistakes that only show on this node, such as a contested port.
+    pub errors: Vec<LabelError>,
+}
+
+/// A frontend and how packets for it are carried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FrontendInForce {
+    pub frontend: Frontend,
+    /// The backends' port.
+    pub target: u16,
+    pub path: Path,
+}
+
+/// What carries a client's packets or requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    Xdp,
+    Proxy,
+    Relay,
+}
+
+/// Where a backend is from this host.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reach {
+    /// Through this interface, whose replies come back through our hook.
+    Device(u32),
+    /// Not at all, and why.
+    Not(String),
+}
+
+/// The maps, as the loop needs them.
+pub trait DataPath: Send + 'static {
+    /// What is loaded, also what another process of sticky left.
+    fn loaded(&mut self) -> Result<Loaded, Error>;
+    /// Where each address is; puts the reply hooks in place that are still missing.
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error>;
+    /// Makes the changes, in the plan's order.
+    fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error>;
+    /// Clients with a record: how many per service index, and per backend (`BackendId`).
+    fn census(&self) -> Result<Census, Error>;
+    /// Slots per table.
+    fn table_size(&self) -> u32;
+    /// The hash key is another than the loaded tables were used with.
+    fn rekeyed(&self) -> bool;
+}
+
+/// What the maps' numbers stand for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names {
+    /// Service id in the snapshot, by identity.
+    pub services: HashMap<u64, String>,
+    /// Backend id in the snapshot, by identity.
+    pub backends: HashMap<u64, String>,
+    /// Mask and affinity time (ticks) of a service's clients, by identity.
+    pub clients: HashMap<u64, ([u8; 4], u32)>,
+}
+
+/// How many clients have a record.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Census {
+    /// By service index.
+    pub services: HashMap<u32, u64>,
+    /// Clients whose newest backend this is, by [`sticky_common::types::BackendId`].
+    pub backends: HashMap<u32, u64>,
+}
+
+/// The data path refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
+
+/// The data path, as the views see it.
+pub trait DataPathView: Send + Sync {
+    /// Interfaces that clients come in by.
+    fn interfaces(&self) -> Vec<Interface>;
+    /// Counters since the maps were made.
+    fn counters(&self) -> Result<Counters, String>;
+}
+
+/// An interface with our XDP program.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Interface {
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    pub pinned: bool,
+}
+
+/// Sums over all CPUs.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    pub outcomes: Vec<(Outcome, u64)>,
+    /// Packets and bytes by backend id.
+    pub backends: HashMap<String, (u64, u64)>,
+    /// Clients with a record, by service id.
+    pub clients: HashMap<String, u64>,
+}

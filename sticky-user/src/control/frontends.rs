@@ -1,0 +1,161 @@
+//! Which address and port belongs to which service on this node.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::model::{Frontend, LabelError, Proto, Publish, Service};
+
+/// Ports of Swarm itself: cluster management, gossip, VXLAN.
+const SWARM_PORTS: [u16; 3] = [2377, 7946, 4789];
+
+/// Who listens where on this host, as far as a frontend must not take it away.
+pub trait Occupied {
+    /// The name of the process that holds a port of an address, Docker's own listeners excepted.
+    fn holder(&self, frontend: &Frontend) -> Option<String>;
+}
+
+/// The frontends of one service, each with the backends' port.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resolved {
+    pub frontends: Vec<(Frontend, u16)>,
+    pub errors: Vec<LabelError>,
+}
+
+/// The frontends of every service, in the services' order: the first keeps a contested one.
+#[must_use]
+pub fn resolve(services: &[Service], vips: &[IpAddr], occupied: &dyn Occupied) -> Vec<Resolved> {
+    let mut owners: HashMap<Frontend, &str> = HashMap::new();
+    services
+        .iter()
+        .map(|service| {
+            let mut resolved = Resolved::default();
+            if !service.config.ip_hash {
+                return resolved;
+            }
+            for publish in &service.publish {
+                if let Some(error) = unusable(publish) {
+                    resolved.errors.push(error);
+                    continue;
+                }
+                for addr in vips.iter().filter(|a| a.is_ipv4()) {
+                    let frontend =
+                        Frontend { addr: *addr, port: publish.port, proto: publish.proto };
+                    if let Some(owner) = owners.get(&frontend) {
+                        resolved.errors.push(error(
+                            publish,
+                            format!("{frontend} already belongs to service {owner}"),
+                            "publish another port",
+                        ));
+                    } else if let Some(holder) = occupied.holder(&frontend) {
+                        let hint = "publish another port, or stop that process";
+                        resolved.errors.push(error(
+                            publish,
+                            format!("{frontend} is in use by {holder} on this host"),
+                            hint,
+                        ));
+                    } else {
+                        owners.insert(frontend, &service.name);
+                        resolved.frontends.push((frontend, publish.target));
+                    }
+                }
+            }
+            resolved
+        })
+        .collect()
+}
+
+fn unusable(publish: &Publish) -> Option<LabelError> {
+    if publish.port == 0 || publish.target == 0 {
+        return Some(error(
+            publish,
+            "port 0 cannot be balanced".into(),
+            "give both ports a number from 1 to 65535",
+        ));
+    }
+    if SWARM_PORTS.contains(&publish.port) {
+        return Some(error(
+            publish,
+            format!("port {} belongs to Swarm itself", publish.port),
+            "publish another port",
+        ));
+    }
+    if publish.proto == Proto::Udp {
+        return Some(error(
+            publish,
+            "UDP is not balanced at layer 4 yet".into(),
+            "Docker serves this port meanwhile",
+        ));
+    }
+    None
+}
+
+fn error(publish: &Publish, message: String, hint: &str) -> LabelError {
+    LabelError {
+        label: "publish".into(),
+        value: format!("{}:{}/{}", publish.port, publish.target, publish.proto.as_str()),
+        message,
+        hint: hint.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ServiceConfig;
+
+    struct Ssh;
+    impl Occupied for Ssh {
+        fn holder(&self, frontend: &Frontend) -> Option<String> {
+            (frontend.port == 22).then(|| "sshd".into())
+        }
+    }
+
+    fn service(name: &str, ports: &[(u16, Proto)]) -> Service {
+        Service {
+            id: name.into(),
+            name: name.into(),
+            config: ServiceConfig { ip_hash: true, ..ServiceConfig::default() },
+            publish: ports
+                .iter()
+                .map(|(port, proto)| Publish { port: *port, target: 80, proto: *proto })
+                .collect(),
+            backends: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    const VIPS: [&str; 3] = ["198.51.100.1", "203.0.113.1", "2001:db8::1"];
+
+    fn run(services: &[Service]) -> Vec<Resolved> {
+        resolve(services, &VIPS.map(|a| a.parse().unwrap()), &Ssh)
+    }
+
+    #[test]
+    fn one_per_address_and_the_older_keeps_it() {
+        let r = run(&[
+            service("a", &[(8080, Proto::Tcp)]),
+            service("b", &[(8080, Proto::Tcp), (81, Proto::Tcp)]),
+        ]);
+        assert_eq!(r[0].frontends.len(), 2);
+        assert_eq!(r[1].frontends.iter().map(|(f, _)| f.port).collect::<Vec<_>>(), [81, 81]);
+        assert_eq!(r[1].errors[0].message, "198.51.100.1:8080/tcp already belongs to service a");
+    }
+
+    #[test]
+    fn what_a_label_must_not_capture() {
+        let r = run(&[service(
+            "a",
+            &[(22, Proto::Tcp), (2377, Proto::Tcp), (0, Proto::Tcp), (53, Proto::Udp)],
+        )]);
+        assert!(r[0].frontends.is_empty());
+        assert_eq!(r[0].errors.len(), 5);
+        assert!(r[0].errors[0].message.contains("in use by sshd"));
+    }
+
+    #[test]
+    fn only_ip_hash() {
+        let mut s = service("a", &[(8080, Proto::Tcp)]);
+        s.config.ip_hash = false;
+        assert_eq!(run(&[s]), [Resolved::default()]);
+    }
+}

@@ -1,0 +1,289 @@
+//! The loop: waits for a change of what was found or of this node's addresses, commits it, says so.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sticky_common::hash::HashKey;
+use sticky_common::types::{BackendId, tick};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use super::desired::{self, Wanted, identity};
+use super::frontends::{self, Occupied, Resolved};
+use super::plan::{self, Build, Loaded, Plan};
+use super::{Census, DataPath, FrontendInForce, InForce, InForceService, Path};
+use crate::model::{LabelError, Snapshot};
+use crate::provider::Found;
+
+/// How often hooks are looked after, and failed commits tried again, when nothing changes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What the loop works with.
+pub struct Inputs {
+    pub found: watch::Receiver<Arc<Found>>,
+    pub vips: watch::Receiver<Vec<IpAddr>>,
+    pub occupied: Box<dyn Occupied + Send>,
+    pub hash_key: HashKey,
+    /// `None`: layer 7 only.
+    pub data_path: Option<Box<dyn DataPath>>,
+}
+
+/// Runs until the sender of what was found is gone. Blocks in system calls: give it a thread of its own, outside of any
+/// runtime; `runtime` only serves to wait.
+pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, runtime: &Handle) {
+    let loaded = match inputs.data_path.as_mut().map(|d| d.loaded()).transpose() {
+        Ok(loaded) => loaded.unwrap_or_default(),
+        Err(e) => {
+            error!(error = %e, "cannot read what is loaded; starting from nothing");
+            Loaded::default()
+        }
+    };
+    let mut reconciler = Reconciler {
+        loaded,
+        generation: 0,
+        census: Census::default(),
+        last: None,
+        errors: Vec::new(),
+    };
+    let mut found = inputs.found.borrow_and_update().clone();
+    loop {
+        if let Some(in_force) = reconciler.step(&mut inputs, &found) {
+            publish.send_replace(Some(Arc::new(in_force)));
+        }
+        let waiting = async {
+            tokio::select! {
+                changed = inputs.found.changed() => changed,
+                changed = inputs.vips.changed() => changed,
+                () = tokio::time::sleep(UPKEEP) => Ok(()),
+            }
+        };
+        if runtime.block_on(waiting).is_err() {
+            return;
+        }
+        found = inputs.found.borrow_and_update().clone();
+        inputs.vips.mark_unchanged();
+    }
+}
+
+/// Mistakes that only show on this node, by position of the service.
+type NodeErrors = HashMap<usize, Vec<LabelError>>;
+
+/// What the last commit was made from.
+#[derive(PartialEq)]
+struct Basis {
+    snapshot: Arc<Snapshot>,
+    services: Vec<InForceService>,
+}
+
+struct Reconciler {
+    loaded: Loaded,
+    generation: u64,
+    census: Census,
+    last: Option<Basis>,
+    /// Problems of this node that were already told.
+    errors: Vec<(String, String)>,
+}
+
+impl Reconciler {
+    /// Commits what changed. `None`: nothing did, or the data path refused.
+    fn step(&mut self, inputs: &mut Inputs, found: &Found) -> Option<InForce> {
+        let services = &found.snapshot.services;
+        let vips = inputs.vips.borrow().clone();
+        let resolved = match &inputs.data_path {
+            Some(_) => frontends::resolve(services, &vips, &*inputs.occupied),
+            None => vec![Resolved::default(); services.len()],
+        };
+        let (errors, plan, after) = match self.commit(inputs, found, &resolved) {
+            Ok(committed) => committed,
+            Err(e) => {
+                error!(error = %e, "the data path refused a change; what was in force stays, the next try is in {} s", UPKEEP.as_secs());
+                return None;
+            }
+        };
+        let took = found.event_at.elapsed();
+        let before = std::mem::replace(&mut self.loaded, after);
+        let basis = Basis {
+            snapshot: Arc::clone(&found.snapshot),
+            services: self.in_force(found, resolved, errors),
+        };
+        if self.last.as_ref() == Some(&basis) && plan.is_empty() {
+            return None;
+        }
+        self.generation += 1;
+        self.tell(inputs, found, &before, &plan, took);
+        self.tell_errors(&basis, found);
+        let in_force = InForce {
+            generation: self.generation,
+            snapshot: Arc::clone(&basis.snapshot),
+            services: basis.services.clone(),
+            updated: SystemTime::now(),
+            took,
+        };
+        self.last = Some(basis);
+        Some(in_force)
+    }
+
+    fn commit(
+        &mut self,
+        inputs: &mut Inputs,
+        found: &Found,
+        resolved: &[Resolved],
+    ) -> Result<(NodeErrors, Plan, Loaded), super::Error> {
+        let Some(data_path) = &mut inputs.data_path else {
+            return Ok((HashMap::new(), Plan::default(), Loaded::default()));
+        };
+        let services = &found.snapshot.services;
+        let reach = data_path.reach(&desired::addresses(services))?;
+        let Wanted { desired, names, errors } =
+            desired::wanted(services, resolved, &reach, inputs.hash_key);
+        let rekeyed = data_path.rekeyed();
+        let build = Build { table_size: data_path.table_size(), now: now(), rekeyed };
+        let (plan, after) =
+            plan::diff(&self.loaded, &desired, build).map_err(|e| super::Error(e.to_string()))?;
+        data_path.apply(&plan, &after, &names)?;
+        Ok((errors, plan, after))
+    }
+
+    fn in_force(
+        &self,
+        found: &Found,
+        resolved: Vec<Resolved>,
+        mut errors: NodeErrors,
+    ) -> Vec<InForceService> {
+        let services = &found.snapshot.services;
+        let per_service = services.iter().zip(resolved).enumerate();
+        per_service
+            .map(|(at, (service, resolved))| {
+                let mut all = resolved.errors;
+                all.extend(errors.remove(&at).unwrap_or_default());
+                let frontends = resolved.frontends.into_iter();
+                InForceService {
+                    id: service.id.clone(),
+                    frontends: frontends
+                        .map(|(frontend, target)| FrontendInForce {
+                            frontend,
+                            target,
+                            path: Path::Xdp,
+                        })
+                        .collect(),
+                    slots: self.slots(service),
+                    errors: all,
+                }
+            })
+            .collect()
+    }
+
+    fn slots(&self, service: &crate::model::Service) -> HashMap<String, u32> {
+        let Some(loaded) = self.loaded.services.get(&identity(&service.id)) else {
+            return HashMap::new();
+        };
+        let mut by_index: HashMap<u32, u32> = HashMap::new();
+        for index in loaded.slots.iter().filter_map(|s| s.index()) {
+            *by_index.entry(index).or_default() += 1;
+        }
+        let count = |id: &str| {
+            loaded
+                .backends
+                .get(&identity(id))
+                .and_then(|b| by_index.get(&BackendId(b.id).index()).copied())
+        };
+        service.backends.iter().map(|b| (b.id.clone(), count(&b.id).unwrap_or(0))).collect()
+    }
+
+    /// One line per service whose slots or backends changed (contract, section 7).
+    fn tell(
+        &mut self,
+        inputs: &Inputs,
+        found: &Found,
+        before: &Loaded,
+        plan: &Plan,
+        took: Duration,
+    ) {
+        let previous = self.last.as_ref().map(|l| Arc::clone(&l.snapshot)).unwrap_or_default();
+        if let Some(data_path) = &inputs.data_path
+            && !plan.is_empty()
+        {
+            self.census = data_path.census().unwrap_or_else(|e| {
+                warn!(error = %e, "cannot count the clients");
+                Census::default()
+            });
+        }
+        let up =
+            |s: &crate::model::Service| s.backends.iter().filter(|b| b.state.takes_new()).count();
+        for service in &found.snapshot.services {
+            let old = previous.services.iter().find(|s| s.id == service.id);
+            let id = identity(&service.id);
+            let moved_slots = plan.moved.get(&id).copied().unwrap_or(0);
+            if old.is_some_and(|old| up(old) == up(service)) && moved_slots == 0 {
+                continue;
+            }
+            let (size, clients, moved) = self.clients(before, id);
+            info!(
+                "service {}: {} -> {} backends, generation {}, {} ms from event, {moved_slots} of {size} slots moved, {moved} of {clients} clients moved",
+                service.name,
+                old.map_or(0, up),
+                up(service),
+                self.generation,
+                took.as_millis(),
+            );
+        }
+        for gone in previous
+            .services
+            .iter()
+            .filter(|s| !found.snapshot.services.iter().any(|n| n.id == s.id))
+        {
+            info!(
+                "service {}: removed, generation {}, {} ms from event",
+                gone.name,
+                self.generation,
+                took.as_millis()
+            );
+        }
+    }
+
+    /// Slots of a service's table, clients with a record, and those whose backend no longer takes their connections.
+    fn clients(&self, before: &Loaded, id: u64) -> (usize, u64, u64) {
+        let Some(now) = self.loaded.services.get(&id) else { return (0, 0, 0) };
+        let known = self.census.services.get(&now.index).copied().unwrap_or(0);
+        let keeps = |identity: &u64| {
+            now.backends
+                .get(identity)
+                .is_some_and(|b| b.flags & sticky_common::types::Backend::KEEPS != 0)
+        };
+        let old = before.services.get(&id).into_iter().flat_map(|s| &s.backends);
+        let lost = old.filter(|(identity, _)| !keeps(identity));
+        let moved = lost.filter_map(|(_, b)| self.census.backends.get(&b.id)).sum();
+        (now.slots.len(), known, moved)
+    }
+
+    fn tell_errors(&mut self, basis: &Basis, found: &Found) {
+        let mut now = Vec::new();
+        for (service, in_force) in found.snapshot.services.iter().zip(&basis.services) {
+            for error in service.errors.iter().chain(&in_force.errors) {
+                let told = (
+                    service.name.clone(),
+                    format!("{}={}: {}", error.label, error.value, error.message),
+                );
+                if !self.errors.contains(&told) {
+                    warn!(service = %service.name, label = %error.label, value = %error.value, hint = %error.hint, "{}", error.message);
+                }
+                now.push(told);
+            }
+        }
+        for (service, message) in self.errors.iter().filter(|e| !now.contains(e)) {
+            info!(service = %service, "no longer: {message}");
+        }
+        self.errors = now;
+    }
+}
+
+/// The current tick of the maps' clock.
+#[must_use]
+pub fn now() -> u32 {
+    // A coarse monotonic clock always exists on Linux; 0 only makes records look old.
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_or(0, |t| tick::from_nanos(Duration::from(t).as_nanos() as u64))
+}

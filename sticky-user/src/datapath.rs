@@ -1,0 +1,99 @@
+//! The data path: the only module that knows aya and the maps.
+//!
+//! Programs, links and maps are pinned, so packets flow while sticky is stopped, killed or upgraded (P8). A start adopts
+//! what is there: the maps stay, the links get the new programs in one atomic step.
+
+mod adopt;
+mod attach;
+mod clients;
+mod counters;
+mod execute;
+mod load;
+mod netlink;
+mod pins;
+mod sys;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sticky_common::hash::HashKey;
+
+pub use attach::XdpMode;
+pub use clients::Clients;
+pub use counters::View;
+pub use execute::Executor;
+
+/// What the data path needs to know at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub pin_dir: PathBuf,
+    pub interfaces: Vec<String>,
+    pub mode: XdpMode,
+    /// Slots per table, one of `sticky_common::maps::TABLE_SIZES`.
+    pub table_size: u32,
+    /// Client records, and flows.
+    pub max_clients: u32,
+    pub hash_key: HashKey,
+    /// Lets the programs log what a developer wants to see.
+    pub log: bool,
+}
+
+/// Why the data path cannot be brought up or down.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("missing {capability} to {what}; run as root or grant the capability")]
+    NotPermitted { capability: &'static str, what: String },
+    #[error("interface {0} does not exist; `ip link` lists those that do")]
+    NoInterface(String),
+    #[error(
+        "interface {name} already has the XDP program {program} of someone else; detach it first (`ip link set dev {name} xdp off`)"
+    )]
+    Foreign { name: String, program: String },
+    #[error("cannot attach to {name} in {mode} mode: {cause}")]
+    Attach { name: String, mode: &'static str, cause: String },
+    #[error(
+        "the loaded tables have {loaded} slots, not {wanted}; keep --table-size {loaded}, or run `sticky detach` first"
+    )]
+    TableSize { loaded: u32, wanted: u32 },
+    #[error("{what}: {cause}")]
+    Failed { what: String, cause: String },
+}
+
+impl Error {
+    fn failed(what: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self::Failed { what: what.into(), cause: cause.to_string() }
+    }
+}
+
+/// The three faces of a running data path.
+pub struct DataPath {
+    /// Carries out plans.
+    pub executor: Executor,
+    /// Answers for clients.
+    pub clients: Arc<Clients>,
+    /// Counters and interfaces.
+    pub view: Arc<View>,
+}
+
+/// Loads or adopts, and attaches. `runtime` serves netlink requests; call it outside of any runtime.
+pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<DataPath, Error> {
+    let pins = pins::Pins::create(&settings.pin_dir)?;
+    let mut loaded = load::load(settings, &pins)?;
+    let maps = Arc::new(loaded.maps()?);
+    let links = netlink::Netlink::connect(runtime)
+        .map_err(|e| Error::failed("cannot talk to the kernel's netlink", e))?;
+    let mut hooks = attach::Hooks::new(loaded.programs, pins.clone());
+    let interfaces = hooks.attach_clients_side(settings, &links)?;
+    let index = Arc::new(ArcSwap::default());
+    Ok(DataPath {
+        clients: Arc::new(Clients::new(Arc::clone(&maps), Arc::clone(&index), settings.hash_key)),
+        view: Arc::new(View::new(Arc::clone(&maps), Arc::clone(&index), interfaces)),
+        executor: Executor::new(maps, hooks, links, index, settings),
+    })
+}
+
+/// Removes every program, link and map under a pin directory. What was not there is fine.
+pub fn detach(pin_dir: &Path) -> Result<usize, Error> {
+    pins::remove_all(pin_dir)
+}

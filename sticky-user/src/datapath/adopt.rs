@@ -1,0 +1,73 @@
+//! Reads back what an earlier process left in the maps.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use aya::maps::MapData;
+use sticky_common::hash::HashKey;
+use sticky_common::maglev;
+use sticky_common::maps::MAX_SERVICES;
+use sticky_common::types::{Backend, BackendId};
+
+use super::load::Maps;
+use super::sys;
+use crate::control::plan::{Loaded, LoadedService};
+
+/// Where the mark of the hash key is kept.
+pub const KEY_MARK: u32 = MAX_SERVICES - 1;
+const CHUNK: u32 = 4096;
+
+/// A mark that tells one hash key from another and says nothing of either.
+pub fn key_mark(key: HashKey) -> u64 {
+    maglev::identity(key, b"hash key").max(1)
+}
+
+/// The maps' contents, as the plan knows them.
+pub fn read(maps: &Maps) -> io::Result<Loaded> {
+    let mut loaded = Loaded::default();
+    maps.frontends.for_each(CHUNK, |key, value| {
+        loaded.frontends.insert(*key, *value);
+    })?;
+    let mut identities = HashMap::new();
+    maps.backend_ids.for_each(CHUNK, |index, identity| {
+        if *identity != 0 {
+            identities.insert(*index, *identity);
+        }
+    })?;
+    let mut backends: HashMap<u32, BTreeMap<u64, Backend>> = HashMap::new();
+    maps.backends.for_each(CHUNK, |index, backend| {
+        let id = BackendId(backend.id);
+        match identities.get(index) {
+            Some(identity) if backend.flags & Backend::ALIVE != 0 => {
+                backends.entry(backend.service).or_default().insert(*identity, *backend);
+            }
+            _ if backend.id != 0 => {
+                loaded.retired.insert(*index, (id.generation(), 0));
+            }
+            _ => {}
+        }
+    })?;
+    let mut services = Vec::new();
+    maps.service_ids.for_each(CHUNK, |index, identity| {
+        if *identity != 0 && *index != KEY_MARK {
+            services.push((*index, *identity));
+        }
+    })?;
+    for (index, identity) in services {
+        let Some(table) = maps.tables.get(&index)? else { continue };
+        let table = MapData::from_id(table).map_err(io::Error::other)?;
+        let slots = sys::read_single(table.fd().as_fd(), maps.table_size as usize)?;
+        let backends = backends.remove(&index).unwrap_or_default();
+        let service = LoadedService {
+            index,
+            slots: Arc::from(slots),
+            backends,
+            members: Vec::new(),
+            moved: 0,
+        };
+        loaded.services.insert(identity, service);
+    }
+    Ok(loaded)
+}

@@ -1,0 +1,185 @@
+//! Answers for clients from the loaded tables and records, for the proxy and for `where`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aya::maps::MapData;
+use sticky_common::decide::{self, Clock, World};
+use sticky_common::hash::{self, HashKey};
+use sticky_common::maglev;
+use sticky_common::outcome::Outcome;
+use sticky_common::types::{Backend, BackendId, ClientKeyV4, Record, Slot};
+use tracing::debug;
+
+use super::load::Maps;
+use super::sys;
+use crate::clients::{Choice, ClientTable};
+use crate::control::plan::{Loaded, LoadedService};
+use crate::control::{Names, reconcile};
+
+/// The maps' numbers and the snapshot's names; replaced at each commit.
+#[derive(Default)]
+pub struct Index {
+    services: HashMap<String, Service>,
+}
+
+struct Service {
+    index: u32,
+    mask: [u8; 4],
+    ttl: u32,
+    slots: Arc<[Slot]>,
+    /// By index in the maps.
+    backends: HashMap<u32, (Backend, String)>,
+}
+
+impl Index {
+    pub fn new(loaded: &Loaded, names: &Names) -> Self {
+        let services = loaded.services.iter().filter_map(|(identity, service)| {
+            let id = names.services.get(identity)?;
+            let (mask, ttl) = names.clients.get(identity)?;
+            Some((id.clone(), Service::new(service, *mask, *ttl, names)))
+        });
+        Self { services: services.collect() }
+    }
+
+    /// Index in the maps and id of every backend.
+    pub fn backends(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.services
+            .values()
+            .flat_map(|s| s.backends.iter().map(|(at, (_, id))| (*at, id.as_str())))
+    }
+
+    /// Index in the maps and id of every service.
+    pub fn services(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.services.iter().map(|(id, s)| (s.index, id.as_str()))
+    }
+}
+
+impl Service {
+    fn new(loaded: &LoadedService, mask: [u8; 4], ttl: u32, names: &Names) -> Self {
+        let backends = loaded.backends.iter().filter_map(|(identity, backend)| {
+            Some((BackendId(backend.id).index(), (*backend, names.backends.get(identity)?.clone())))
+        });
+        Self {
+            index: loaded.index,
+            mask,
+            ttl,
+            slots: Arc::clone(&loaded.slots),
+            backends: backends.collect(),
+        }
+    }
+
+    fn slot(&self, hash: u64) -> Slot {
+        let at = hash::slot(hash, self.slots.len() as u32);
+        self.slots.get(at as usize).copied().unwrap_or(Slot::EMPTY)
+    }
+
+    fn named(&self, backend: &Backend, reason: Outcome) -> Option<Choice> {
+        let (_, id) = self.backends.get(&BackendId(backend.id).index())?;
+        Some(Choice { backend: id.clone(), reason })
+    }
+}
+
+/// No packet is at hand, so no flow is asked.
+impl World for Service {
+    fn backend(&self, index: u32) -> Option<Backend> {
+        self.backends.get(&index).map(|(b, _)| *b)
+    }
+    fn has_flow(&self, _: &Backend) -> bool {
+        false
+    }
+}
+
+/// The maps themselves, for `where`.
+struct Loads<'a>(&'a Maps);
+
+impl World for Loads<'_> {
+    fn backend(&self, index: u32) -> Option<Backend> {
+        self.0.backends.get(&index).ok().flatten().filter(|b| b.flags & Backend::ALIVE != 0)
+    }
+    fn has_flow(&self, _: &Backend) -> bool {
+        false
+    }
+}
+
+/// Answers for clients, over the maps.
+pub struct Clients {
+    maps: Arc<Maps>,
+    index: Arc<ArcSwap<Index>>,
+    key: HashKey,
+}
+
+impl Clients {
+    pub(super) fn new(maps: Arc<Maps>, index: Arc<ArcSwap<Index>>, key: HashKey) -> Self {
+        Self { maps, index, key }
+    }
+
+    fn record(&self, key: &ClientKeyV4) -> Option<Record> {
+        self.maps.clients.get(key).unwrap_or_else(|e| {
+            debug!(error = %e, "cannot read a client record");
+            None
+        })
+    }
+
+    /// The slot as the kernel has it.
+    fn loaded_slot(&self, service: &Service, hash: u64) -> Option<Slot> {
+        let table = MapData::from_id(self.maps.tables.get(&service.index).ok()??).ok()?;
+        let slots: Vec<Slot> =
+            sys::read_single(table.fd().as_fd(), self.maps.table_size as usize).ok()?;
+        slots.get(hash::slot(hash, self.maps.table_size) as usize).copied()
+    }
+}
+
+fn masked(addr: [u8; 4], mask: [u8; 4]) -> [u8; 4] {
+    std::array::from_fn(|i| addr[i] & mask[i])
+}
+
+impl ClientTable for Clients {
+    fn choose(&self, service: &str, client: IpAddr) -> Option<Choice> {
+        let index = self.index.load();
+        let service = index.services.get(service)?;
+        let IpAddr::V4(client) = client.to_canonical() else {
+            let IpAddr::V6(v6) = client else { return None };
+            let backend =
+                service.backend(service.slot(hash::client_v6(self.key, v6.octets())).index()?)?;
+            return service.named(&backend, Outcome::Hash);
+        };
+        let addr = masked(client.octets(), service.mask);
+        let key = ClientKeyV4 { service: service.index, addr };
+        let record = self.record(&key);
+        let now = reconcile::now();
+        let slot = service.slot(hash::client_v4(self.key, addr));
+        let clock = Clock { now, ttl: service.ttl };
+        let decision = decide::first(slot, record.as_ref(), clock, service).ok()?;
+        let next = decide::remember(record.as_ref(), &decision.backend, now, service);
+        if record != Some(next)
+            && let Err(e) = self.maps.clients.set(&key, &next)
+        {
+            debug!(error = %e, "cannot write a client record");
+        }
+        service.named(&decision.backend, decision.reason)
+    }
+
+    fn look(&self, service: &str, client: IpAddr) -> Option<Choice> {
+        let index = self.index.load();
+        let service = index.services.get(service)?;
+        let IpAddr::V4(client) = client.to_canonical() else { return None };
+        let addr = masked(client.octets(), service.mask);
+        let record = self.record(&ClientKeyV4 { service: service.index, addr });
+        let slot = self.loaded_slot(service, hash::client_v4(self.key, addr))?;
+        let clock = Clock { now: reconcile::now(), ttl: service.ttl };
+        let decision = decide::first(slot, record.as_ref(), clock, &Loads(&self.maps)).ok()?;
+        service.named(&decision.backend, decision.reason)
+    }
+
+    fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice> {
+        let index = self.index.load();
+        let service = index.services.get(service)?;
+        let slot = service.slot(maglev::identity(self.key, key));
+        let backend = service.backend(slot.index()?)?;
+        service.named(&backend, Outcome::Hash)
+    }
+}

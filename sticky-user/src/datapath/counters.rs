@@ -1,0 +1,97 @@
+//! Counters, and how many clients are known.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aya::maps::PerCpuValues;
+use sticky_common::outcome::Outcome;
+use sticky_common::types::{BackendId, Traffic};
+
+use super::clients::Index;
+use super::load::{Maps, chain};
+use crate::control::{Census, Counters, DataPathView, Interface};
+
+const CHUNK: u32 = 4096;
+
+/// The data path, as `status` and the metrics see it.
+pub struct View {
+    maps: Arc<Maps>,
+    index: Arc<ArcSwap<Index>>,
+    interfaces: Vec<Interface>,
+}
+
+impl View {
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        index: Arc<ArcSwap<Index>>,
+        interfaces: Vec<Interface>,
+    ) -> Self {
+        Self { maps, index, interfaces }
+    }
+}
+
+impl DataPathView for View {
+    fn interfaces(&self) -> Vec<Interface> {
+        self.interfaces.clone()
+    }
+
+    fn counters(&self) -> Result<Counters, String> {
+        let index = self.index.load();
+        let mut counters = Counters::default();
+        let mut forwarded = 0;
+        let stats = self.maps.backend_stats.lock().map_err(|e| e.to_string())?;
+        for (at, id) in index.backends() {
+            let per_cpu = stats.get(&at, 0).map_err(|e| chain(&e))?;
+            let packets = per_cpu.iter().map(|t| t.packets).sum();
+            let bytes = per_cpu.iter().map(|t| t.bytes).sum();
+            forwarded += packets;
+            counters.backends.insert(id.to_owned(), (packets, bytes));
+        }
+        drop(stats);
+        for outcome in Outcome::ALL {
+            let per_cpu = self.maps.outcomes.get(&(*outcome as u32), 0).map_err(|e| chain(&e))?;
+            counters.outcomes.push((*outcome, per_cpu.iter().sum()));
+        }
+        hashed(&mut counters.outcomes, forwarded);
+        let census = census(&self.maps).map_err(|e| e.to_string())?;
+        for (service, id) in index.services() {
+            counters
+                .clients
+                .insert(id.to_owned(), census.services.get(&service).copied().unwrap_or(0));
+        }
+        Ok(counters)
+    }
+}
+
+/// The commonest outcome has no counter of its own: it is what went to the backends for no other reason.
+fn hashed(outcomes: &mut [(Outcome, u64)], forwarded: u64) {
+    let chosen =
+        [Outcome::Recorded, Outcome::New, Outcome::Pinned, Outcome::Repinned, Outcome::Expired];
+    let others: u64 = outcomes.iter().filter(|(o, _)| chosen.contains(o)).map(|(_, n)| n).sum();
+    if let Some((_, count)) = outcomes.iter_mut().find(|(o, _)| *o == Outcome::Hash) {
+        *count = forwarded.saturating_sub(others);
+    }
+}
+
+/// Starts a backend's counters at zero; its index was another's before.
+pub fn reset(maps: &Maps, index: u32) -> io::Result<()> {
+    let mut stats = maps
+        .backend_stats
+        .lock()
+        .map_err(|_| io::Error::other("a reader of the counters panicked"))?;
+    let now = stats.get(&index, 0).map_err(io::Error::other)?;
+    let zero = PerCpuValues::try_from(vec![Traffic::default(); now.len()])?;
+    stats.set(index, zero, 0).map_err(io::Error::other)
+}
+
+/// Counts the client records, by service and by newest backend.
+pub fn census(maps: &Maps) -> io::Result<Census> {
+    let mut census = Census::default();
+    maps.clients.for_each(CHUNK, |key, record| {
+        *census.services.entry(key.service).or_default() += 1;
+        let id = BackendId(record.backends[0]);
+        *census.backends.entry(id.0).or_default() += 1;
+    })?;
+    Ok(census)
+}

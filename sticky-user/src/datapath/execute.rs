@@ -1,0 +1,171 @@
+//! Turns a plan into map writes, in the plan's order.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sticky_common::types::BackendId;
+
+use super::Settings;
+use super::adopt;
+use super::attach::Hooks;
+use super::clients::Index;
+use super::counters;
+use super::load::{self, Maps};
+use super::netlink::{Link, Netlink};
+use super::sys;
+use crate::control::plan::{Loaded, Plan};
+use crate::control::{Census, DataPath, Error, Names, Reach};
+
+/// Writes the maps; there is one.
+pub struct Executor {
+    maps: Arc<Maps>,
+    hooks: Hooks,
+    netlink: Netlink,
+    index: Arc<ArcSwap<Index>>,
+    table_size: u32,
+    key_mark: u64,
+    rekeyed: bool,
+    /// Links at the last look, and where addresses are while these do not change.
+    links: HashMap<u32, Link>,
+    routes: HashMap<IpAddr, Reach>,
+}
+
+impl Executor {
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        hooks: Hooks,
+        netlink: Netlink,
+        index: Arc<ArcSwap<Index>>,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            maps,
+            hooks,
+            netlink,
+            index,
+            table_size: settings.table_size,
+            key_mark: adopt::key_mark(settings.hash_key),
+            rekeyed: false,
+            links: HashMap::new(),
+            routes: HashMap::new(),
+        }
+    }
+
+    fn write(&mut self, plan: &Plan) -> io::Result<()> {
+        let maps = &self.maps;
+        for (identity, backend) in &plan.backends {
+            let index = BackendId(backend.id).index();
+            if maps.backend_ids.get(&index)? != Some(*identity) {
+                maps.backend_ids.set(&index, identity)?;
+                counters::reset(maps, index)?;
+            }
+            maps.backends.set(&index, backend)?;
+        }
+        for (index, identity) in &plan.service_ids {
+            if *identity != 0 {
+                maps.service_ids.set(index, identity)?;
+            }
+        }
+        let mut tables = Vec::with_capacity(plan.tables.len());
+        for (service, slots) in &plan.tables {
+            let table = load::new_table(self.table_size)?;
+            sys::fill_single(table.as_fd(), slots)?;
+            tables.push((*service, table));
+        }
+        // The commit point.
+        let (indices, fds): (Vec<u32>, Vec<u32>) =
+            tables.iter().map(|(s, t)| (*s, t.as_raw_fd() as u32)).unzip();
+        maps.tables.set_all(&indices, &fds)?;
+        for (key, frontend) in &plan.frontends {
+            maps.frontends.set(key, frontend)?;
+        }
+        for key in &plan.gone_frontends {
+            maps.frontends.delete(key)?;
+        }
+        for service in &plan.gone_tables {
+            maps.tables.delete(service)?;
+            maps.service_ids.set(service, &0)?;
+        }
+        for backend in &plan.retired {
+            maps.backends.set(&BackendId(backend.id).index(), backend)?;
+        }
+        if self.rekeyed || maps.service_ids.get(&adopt::KEY_MARK)? != Some(self.key_mark) {
+            maps.service_ids.set(&adopt::KEY_MARK, &self.key_mark)?;
+            self.rekeyed = false;
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, addr: IpAddr) -> Reach {
+        if let Some(known) = self.routes.get(&addr) {
+            return known.clone();
+        }
+        let reach = match self.netlink.route(addr) {
+            Ok(index) if self.links.get(&index).is_some_and(|l| l.name == "lo") => {
+                Reach::Not(format!("{addr} is an address of this host"))
+            }
+            Ok(index) => Reach::Device(index),
+            Err(why) => Reach::Not(why),
+        };
+        self.routes.insert(addr, reach.clone());
+        reach
+    }
+}
+
+impl DataPath for Executor {
+    fn loaded(&mut self) -> Result<Loaded, Error> {
+        let read = adopt::read(&self.maps).map_err(|e| failed("read the maps", &e))?;
+        let mark =
+            self.maps.service_ids.get(&adopt::KEY_MARK).map_err(|e| failed("read the maps", &e))?;
+        self.rekeyed = mark.is_some_and(|m| m != 0 && m != self.key_mark);
+        Ok(read)
+    }
+
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
+        let links =
+            self.netlink.links().map_err(|e| Error(format!("cannot list the interfaces: {e}")))?;
+        if links != self.links {
+            self.routes.clear();
+            self.links = links;
+        }
+        let reach: HashMap<_, _> = addrs.iter().map(|addr| (*addr, self.find(*addr))).collect();
+        // What is unreachable now may be reachable at the next look, also without a change of links.
+        self.routes.retain(|_, r| matches!(r, Reach::Device(_)));
+        let devices: HashSet<u32> = reach.values().filter_map(device).collect();
+        self.hooks.attach_replies(&devices, &self.links).map_err(|e| Error(e.to_string()))?;
+        Ok(reach)
+    }
+
+    fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error> {
+        self.write(plan).map_err(|e| failed("write the maps", &e))?;
+        self.index.store(Arc::new(Index::new(after, names)));
+        Ok(())
+    }
+
+    fn census(&self) -> Result<Census, Error> {
+        counters::census(&self.maps).map_err(|e| failed("read the client records", &e))
+    }
+
+    fn table_size(&self) -> u32 {
+        self.table_size
+    }
+
+    fn rekeyed(&self) -> bool {
+        self.rekeyed
+    }
+}
+
+fn device(reach: &Reach) -> Option<u32> {
+    match reach {
+        Reach::Device(index) => Some(*index),
+        Reach::Not(_) => None,
+    }
+}
+
+fn failed(what: &str, e: &io::Error) -> Error {
+    Error(format!("cannot {what}: {e}"))
+}

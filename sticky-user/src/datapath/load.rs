@@ -1,0 +1,203 @@
+//! Loads the programs over the pinned maps, or makes the maps.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+
+use aya::maps::{Map as AyaMap, MapData, PerCpuArray};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
+use sticky_common::maps;
+use sticky_common::types::{
+    Backend, ClientKeyV4, Flow, FlowKeyV4, Frontend, FrontendKeyV4, Record, Slot, Traffic,
+};
+
+use super::pins::Pins;
+use super::sys::{self, Geometry, Map};
+use super::{Error, Settings};
+
+/// The kernel half, built by build.rs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sticky-ebpf"));
+
+/// All that user space works with.
+pub struct Maps {
+    pub frontends: Map<FrontendKeyV4, Frontend>,
+    /// Values are descriptors when written, ids when read.
+    pub tables: Map<u32, u32>,
+    pub table_size: u32,
+    pub backends: Map<u32, Backend>,
+    pub clients: Map<ClientKeyV4, Record>,
+    pub flows: Map<FlowKeyV4, Flow>,
+    pub service_ids: Map<u32, u64>,
+    pub backend_ids: Map<u32, u64>,
+    /// Behind a lock, since aya sets only through `&mut`.
+    pub backend_stats: Mutex<PerCpuArray<MapData, Traffic>>,
+    pub outcomes: PerCpuArray<MapData, u64>,
+}
+
+/// The programs, loaded but attached nowhere.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+/// What a load gives.
+pub struct Loaded {
+    pub programs: Programs,
+    maps: Option<Maps>,
+}
+
+impl Loaded {
+    pub fn maps(&mut self) -> Result<Maps, Error> {
+        self.maps
+            .take()
+            .ok_or_else(|| Error::failed("cannot open the maps", "they were taken already"))
+    }
+}
+
+pub fn load(settings: &Settings, pins: &Pins) -> Result<Loaded, Error> {
+    let tables_name = tables_pin(settings.table_size);
+    make_tables(settings.table_size, pins, &tables_name)?;
+    let mut loader = EbpfLoader::new();
+    let log_level = if settings.log { u8::MAX } else { 0 };
+    loader
+        .override_global("TABLE_SIZE", &settings.table_size, true)
+        .override_global("HASH_K0", &settings.hash_key.k0, true)
+        .override_global("HASH_K1", &settings.hash_key.k1, true)
+        .override_global(aya_log::LEVEL, &log_level, false)
+        .map_max_entries(maps::CLIENTS_V4, settings.max_clients)
+        .map_max_entries(maps::FLOWS_V4, settings.max_clients)
+        .map_pin_path(maps::TABLES, pins.map(&tables_name));
+    for name in [
+        maps::FRONTENDS_V4,
+        maps::BACKENDS,
+        maps::BACKEND_STATS,
+        maps::OUTCOMES,
+        maps::SERVICE_IDS,
+        maps::BACKEND_IDS,
+        maps::CLIENTS_V4,
+        maps::FLOWS_V4,
+    ] {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+    for (_, program) in ebpf.programs_mut() {
+        match program {
+            Program::Xdp(xdp) => xdp.load(),
+            Program::SchedClassifier(tc) => tc.load(),
+            _ => Ok(()),
+        }
+        .map_err(|e| Error::failed("the kernel refused a program of sticky", chain(&e)))?;
+    }
+    let maps = Maps {
+        frontends: open(&mut ebpf, maps::FRONTENDS_V4)?,
+        tables: open(&mut ebpf, maps::TABLES)?,
+        table_size: settings.table_size,
+        backends: open(&mut ebpf, maps::BACKENDS)?,
+        clients: open(&mut ebpf, maps::CLIENTS_V4)?,
+        flows: open(&mut ebpf, maps::FLOWS_V4)?,
+        service_ids: open(&mut ebpf, maps::SERVICE_IDS)?,
+        backend_ids: open(&mut ebpf, maps::BACKEND_IDS)?,
+        backend_stats: Mutex::new(open_per_cpu(&mut ebpf, maps::BACKEND_STATS)?),
+        outcomes: open_per_cpu(&mut ebpf, maps::OUTCOMES)?,
+    };
+    Ok(Loaded { programs: Programs { ebpf }, maps: Some(maps) })
+}
+
+/// Pinned under its size, so that another size is noticed before anything is loaded.
+fn tables_pin(size: u32) -> String {
+    format!("{}-{size}", maps::TABLES)
+}
+
+/// Makes the map of tables, whose inner value size no object file can say.
+fn make_tables(size: u32, pins: &Pins, name: &str) -> Result<(), Error> {
+    let there = pins.maps();
+    if there.iter().any(|n| n == name) {
+        return Ok(());
+    }
+    let other =
+        there.iter().find_map(|n| n.strip_prefix(maps::TABLES)?.strip_prefix('-')?.parse().ok());
+    if let Some(loaded) = other {
+        return Err(Error::TableSize { loaded, wanted: size });
+    }
+    let made = new_table(size).and_then(|template| {
+        let geometry = Geometry {
+            kind: BPF_MAP_TYPE_ARRAY_OF_MAPS,
+            key: 4,
+            value: 4,
+            entries: maps::MAX_SERVICES,
+        };
+        sys::create(&geometry, Some(template.as_fd()))
+    });
+    let fd = made.map_err(|e| match e.raw_os_error() {
+        Some(libc::EPERM) => {
+            Error::NotPermitted { capability: "CAP_BPF", what: "create the maps".into() }
+        }
+        _ => Error::failed("cannot create the map of tables", e),
+    })?;
+    let data = MapData::from_fd(fd)
+        .map_err(|e| Error::failed("cannot open the map of tables", chain(&e)))?;
+    data.pin(pins.map(name)).map_err(|e| Error::failed("cannot pin the map of tables", chain(&e)))
+}
+
+/// An empty table.
+pub fn new_table(size: u32) -> io::Result<OwnedFd> {
+    let value = size * size_of::<Slot>() as u32;
+    sys::create(&Geometry { kind: BPF_MAP_TYPE_ARRAY, key: 4, value, entries: 1 }, None)
+}
+
+fn open<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Map<K, V>, Error> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| Error::failed(format!("map {name}"), "not in the object"))?;
+    let data = match map {
+        AyaMap::HashMap(m) | AyaMap::LruHashMap(m) | AyaMap::Array(m) | AyaMap::ArrayOfMaps(m) => m,
+        _ => return Err(Error::failed(format!("map {name}"), "is of another kind than expected")),
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    Ok(Map::new(fd.map_err(|e| Error::failed(format!("map {name}"), e))?))
+}
+
+fn open_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<PerCpuArray<MapData, V>, Error> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or_else(|| Error::failed(format!("map {name}"), "not in the object"))?;
+    PerCpuArray::try_from(map).map_err(|e| Error::failed(format!("map {name}"), chain(&e)))
+}
+
+fn load_error(e: EbpfError) -> Error {
+    let text = chain(&e);
+    if text.contains("Operation not permitted") {
+        return Error::NotPermitted { capability: "CAP_BPF", what: "load the programs".into() };
+    }
+    Error::failed("cannot load the programs", text)
+}
+
+/// An error with its causes, which aya keeps apart.
+pub fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl Programs {
+    pub fn xdp(&mut self) -> Result<&mut Xdp, ProgramError> {
+        self.program("sticky_xdp").try_into()
+    }
+
+    pub fn deliver(&mut self) -> Result<&mut SchedClassifier, ProgramError> {
+        self.program("sticky_deliver").try_into()
+    }
+
+    pub fn reply(&mut self) -> Result<&mut SchedClassifier, ProgramError> {
+        self.program("sticky_reply").try_into()
+    }
+
+    fn program(&mut self, name: &str) -> &mut Program {
+        self.ebpf.program_mut(name).expect("the object is built with this program")
+    }
+}

@@ -1,0 +1,114 @@
+//! Where programs, links and maps are pinned: `PIN_DIR/v1/maps/NAME`, `PIN_DIR/v1/links/NAME`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{FsType, statfs};
+use sticky_common::ABI_VERSION;
+
+use super::Error;
+
+const BPFFS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+
+/// The pin directory of this version's layouts.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    maps: PathBuf,
+    links: PathBuf,
+}
+
+impl Pins {
+    /// Makes the directories, and mounts the BPF file system if it is missing.
+    pub fn create(pin_dir: &Path) -> Result<Self, Error> {
+        mount_bpffs(pin_dir)?;
+        let root = pin_dir.join(format!("v{ABI_VERSION}"));
+        let pins = Self { maps: root.join("maps"), links: root.join("links") };
+        for dir in [&pins.maps, &pins.links] {
+            fs::create_dir_all(dir).map_err(|e| match e.kind() {
+                io::ErrorKind::PermissionDenied => Error::NotPermitted {
+                    capability: "CAP_BPF",
+                    what: format!("create {}", dir.display()),
+                },
+                _ => Error::failed(format!("cannot create {}", dir.display()), e),
+            })?;
+        }
+        Ok(pins)
+    }
+
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.maps.join(name)
+    }
+
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.links.join(name)
+    }
+
+    /// Names of all pinned links.
+    pub fn links(&self) -> Vec<String> {
+        names(&self.links)
+    }
+
+    /// Names of all pinned maps.
+    pub fn maps(&self) -> Vec<String> {
+        names(&self.maps)
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
+}
+
+fn mount_bpffs(pin_dir: &Path) -> Result<(), Error> {
+    let nearest = pin_dir.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let is_bpffs = |path: &Path| statfs(path).is_ok_and(|s| s.filesystem_type() == BPF_FS_MAGIC);
+    if is_bpffs(nearest) {
+        return Ok(());
+    }
+    if !pin_dir.starts_with(BPFFS) {
+        return Err(Error::failed(
+            format!("{} is not in a BPF file system", pin_dir.display()),
+            format!("choose a --pin-dir below {BPFFS}, or mount one there (mount -t bpf bpf DIR)"),
+        ));
+    }
+    mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), None::<&str>).map_err(|e| match e {
+        nix::Error::EPERM => Error::NotPermitted {
+            capability: "CAP_SYS_ADMIN",
+            what: format!("mount the BPF file system on {BPFFS}"),
+        },
+        e => Error::failed(format!("cannot mount the BPF file system on {BPFFS}"), e),
+    })
+}
+
+/// Removes everything below a pin directory, of any version; returns how many objects it was.
+pub fn remove_all(pin_dir: &Path) -> Result<usize, Error> {
+    let mut removed = 0;
+    // Links first: without them no packet reaches the maps.
+    for version in names(pin_dir) {
+        for kind in ["links", "maps"] {
+            let dir = pin_dir.join(&version).join(kind);
+            for name in names(&dir) {
+                let path = dir.join(name);
+                fs::remove_file(&path)
+                    .map_err(|e| Error::failed(format!("cannot remove {}", path.display()), e))?;
+                removed += 1;
+            }
+            remove_dir(&dir)?;
+        }
+        remove_dir(&pin_dir.join(version))?;
+    }
+    remove_dir(pin_dir)?;
+    Ok(removed)
+}
+
+fn remove_dir(dir: &Path) -> Result<(), Error> {
+    match fs::remove_dir(dir) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(Error::failed(format!("cannot remove {}", dir.display()), e)),
+    }
+}
