@@ -2,9 +2,12 @@
 //!
 //! The code map; who may import whom is checked by `cargo xtask tidy`.
 
+pub mod cli;
 pub mod clients;
+pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod keys;
 pub mod model;
 pub mod provider;
+pub mod telemetry;

@@ -1,0 +1,49 @@
+//! Why a command failed, and the exit code that says so.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// What ends a command.
+#[derive(Debug)]
+pub enum Failure {
+    /// It went wrong.
+    Failed(anyhow::Error),
+    /// It was asked for something that cannot be.
+    Usage(String),
+    /// The process lacks a permission, named in the text.
+    NotPermitted(String),
+}
+
+impl Failure {
+    /// Wrong usage in several ways, one a line.
+    pub(super) fn usage(errors: &[impl ToString]) -> Self {
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        Self::Usage(lines.join("\nsticky: "))
+    }
+
+    /// 1 failed, 2 wrong usage, 3 not permitted.
+    #[must_use]
+    pub fn code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::NotPermitted(_) => 3,
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // The whole chain of causes on one line.
+            Self::Failed(error) => write!(f, "{error:#}"),
+            Self::Usage(text) | Self::NotPermitted(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
