@@ -101,13 +101,24 @@ impl Sticky {
         serde_json::from_str(&text).with_context(|| format!("where: not JSON: {text}"))
     }
 
-    /// Waits until `count` backends of a service are up and no other one is listed as up.
-    pub fn wait_up(&self, service: &str, count: usize, limit: Duration) -> anyhow::Result<Value> {
-        wait::until(&format!("{count} backends of {service} to be up"), limit, || {
+    /// Waits until a service's entry in the status is as `wanted` says.
+    pub fn wait_service(
+        &self,
+        service: &str,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        wait::until(&format!("service {service}: {what}"), limit, || {
             let entry = self.service(service)?;
-            let backends = entry["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let up = backends.iter().filter(|backend| backend["state"] == "up").count();
-            Ok(if up == count { Ok(entry) } else { Err(entry.to_string()) })
+            Ok(if wanted(&entry) { Ok(entry) } else { Err(entry.to_string()) })
+        })
+    }
+
+    /// Waits until exactly `count` backends of a service are up.
+    pub fn wait_up(&self, service: &str, count: usize, limit: Duration) -> anyhow::Result<Value> {
+        self.wait_service(service, &format!("{count} backends up"), limit, |entry| {
+            up(entry) == count
         })
     }
 
@@ -149,6 +160,12 @@ impl Sticky {
     pub fn pin_dir(&self) -> &std::path::Path {
         &self.pin_dir
     }
+}
+
+/// The number of backends that are up in a service's entry of the status.
+pub fn up(service: &Value) -> usize {
+    let backends = service["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
+    backends.iter().filter(|backend| backend["state"] == "up").count()
 }
 
 fn readiness(node: &std::path::Path) -> anyhow::Result<()> {

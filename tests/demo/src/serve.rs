@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -72,7 +72,6 @@ async fn converse(
     let service = service_fn(move |request| routes::answer(request, client, app.clone()));
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
