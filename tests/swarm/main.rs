@@ -1,3 +1,9 @@
 //! sticky in front of a real, private Swarm. Needs root and `dockerd`.
 
+mod bystanders;
+mod fixture;
 mod harness;
+mod scaling;
+mod seeds;
+mod survival;
+mod watch;
