@@ -1,0 +1,101 @@
+//! Hands what a provider found to the rest of sticky, when it differs from what it handed over before.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{Found, ProviderStatus};
+use crate::model::{LabelError, Snapshot};
+
+/// The sending end of a provider.
+#[derive(Debug)]
+pub struct Publisher {
+    sender: watch::Sender<Arc<Found>>,
+}
+
+impl Publisher {
+    /// A publisher that starts from `initial`, and its receiving end.
+    #[must_use]
+    pub fn new(initial: Found) -> (Self, watch::Receiver<Arc<Found>>) {
+        let (sender, receiver) = watch::channel(Arc::new(initial));
+        (Self { sender }, receiver)
+    }
+
+    /// What was handed over last.
+    #[must_use]
+    pub fn last(&self) -> Arc<Found> {
+        Arc::clone(&self.sender.borrow())
+    }
+
+    /// Hands over a whole snapshot, unless nothing in it or in the status is new. Returns whether it was.
+    pub fn found(&self, snapshot: Snapshot, event_at: Instant, status: ProviderStatus) -> bool {
+        let last = self.last();
+        let same = *last.snapshot == snapshot;
+        if same && same_state(&last.status, &status) {
+            return false;
+        }
+        if !same {
+            report_errors(&last.snapshot, &snapshot);
+        }
+        report_status(&last.status, &status);
+        let snapshot = if same { Arc::clone(&last.snapshot) } else { Arc::new(snapshot) };
+        self.sender.send_replace(Arc::new(Found { snapshot, event_at, status }));
+        true
+    }
+
+    /// The source cannot be read: the last snapshot stays, with the reason.
+    pub fn lost(&self, error: String) {
+        let last = self.last();
+        let status = ProviderStatus { connected: false, error: Some(error), ..last.status.clone() };
+        if !same_state(&last.status, &status) {
+            report_status(&last.status, &status);
+            let snapshot = Arc::clone(&last.snapshot);
+            self.sender.send_replace(Arc::new(Found {
+                snapshot,
+                event_at: Instant::now(),
+                status,
+            }));
+        }
+    }
+}
+
+/// Whether two states differ in more than their time.
+fn same_state(a: &ProviderStatus, b: &ProviderStatus) -> bool {
+    (a.kind, a.connected, &a.error) == (b.kind, b.connected, &b.error)
+}
+
+fn report_status(last: &ProviderStatus, status: &ProviderStatus) {
+    match &status.error {
+        Some(error) if last.error.as_ref() != Some(error) => {
+            warn!(
+                provider = status.kind,
+                error, "the cluster cannot be read, its last good state stays"
+            );
+        }
+        None if status.connected && !last.connected => {
+            info!(provider = status.kind, "the cluster is read")
+        }
+        _ => {}
+    }
+}
+
+/// One line for each mistake that is new, and for each that is gone.
+fn report_errors(last: &Snapshot, snapshot: &Snapshot) {
+    let (before, now) = (errors(last), errors(snapshot));
+    for (service, LabelError { label, value, message, hint }) in now.difference(&before) {
+        warn!(service, label, value, hint, "{label}: {message}");
+    }
+    for (service, LabelError { label, .. }) in before.difference(&now) {
+        info!(service, label, "mistake is gone");
+    }
+}
+
+fn errors(snapshot: &Snapshot) -> HashSet<(&str, &LabelError)> {
+    let services = snapshot.services.iter();
+    services
+        .flat_map(|service| service.errors.iter().map(|error| (service.name.as_str(), error)))
+        .collect()
+}
