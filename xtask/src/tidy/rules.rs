@@ -21,8 +21,13 @@ pub(super) struct Only {
     pub(super) crates: &'static [&'static str],
 }
 
-const HTTP: &[&str] =
-    &["sticky-user/src/proxy", "sticky-user/src/admin", "sticky-user/src/socket", "tests"];
+const HTTP: &[&str] = &[
+    "sticky-user/src/proxy",
+    "sticky-user/src/admin",
+    "sticky-user/src/socket",
+    "sticky-user/src/health",
+    "tests",
+];
 
 /// Upgrading one of these crates is a change to one module.
 pub(super) const CONFINED: &[Confined] = &[
@@ -36,7 +41,7 @@ pub(super) const CONFINED: &[Confined] = &[
         ],
     },
     Confined { krate: "aya_log", to: &["sticky-user/src/datapath", "sticky-user/src/telemetry"] },
-    Confined { krate: "bollard", to: &["sticky-user/src/swarm"] },
+    Confined { krate: "bollard", to: &["sticky-user/src/swarm", "sticky-user/src/docker"] },
     Confined { krate: "hyper", to: HTTP },
     Confined { krate: "hyper_util", to: HTTP },
 ];
