@@ -38,7 +38,8 @@ rm -rf /etc/docker/*
 echo "nameserver 127.0.0.1" > "$1/resolv.conf"
 mount --bind "$1/resolv.conf" /etc/resolv.conf
 mount -t tmpfs tmpfs /run
-dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --host "unix://$1/docker.sock" --cgroup-parent "/$2"
+dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --host "unix://$1/docker.sock" \
+    --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$2"
 "#;
 
 impl Dockerd {

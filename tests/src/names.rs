@@ -87,7 +87,8 @@ fn sweep() {
     for dir in orphans(&std::env::temp_dir()).into_iter().chain(orphans(Path::new(BPF_DIR))) {
         let _ = fs::remove_dir_all(dir);
     }
-    for hierarchy in entries(Path::new(CGROUP_DIR)) {
+    // A hierarchy for each controller (version 1), or one for all.
+    for hierarchy in entries(Path::new(CGROUP_DIR)).into_iter().chain([PathBuf::from(CGROUP_DIR)]) {
         orphans(&hierarchy).iter().for_each(|group| remove_group(group));
     }
 }

@@ -18,12 +18,15 @@ const NETWORK: [Tool; 3] =
     [("ip", &["iproute2"]), ("ethtool", &["ethtool"]), ("iptables", &["iptables"])];
 /// A Docker engine and its command line, which newer distributions pack apart.
 const DOCKER: [Tool; 2] = [("dockerd", &["docker.io"]), ("docker", &["docker-cli", "docker.io"])];
-/// The rest of what the tests call.
+/// The rest of what the lab and the tests call.
 const TESTS: [Tool; 1] = [("curl", &["curl"])];
 
 /// What `cargo xtask run` needs for the lab.
 pub(crate) fn for_lab(mode: Install) -> Result<()> {
-    ensure(&NETWORK, "the lab", mode)
+    for tools in [&NETWORK[..], &TESTS[..]] {
+        ensure(tools, "the lab", mode)?;
+    }
+    Ok(())
 }
 
 /// What `cargo xtask test` needs. Docker's daemon is installed, not started: each test starts a

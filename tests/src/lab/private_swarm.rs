@@ -70,6 +70,7 @@ impl Engine for PrivateSwarm {
         }
         // There is no registry to ask, and nobody here wants to wait for a slow end.
         args.extend(["--no-resolve-image", "--stop-grace-period=2s", IMAGE]);
+        report.note("waiting for five tasks to run and to be stable");
         self.docker(report, &args)?;
         self.swarm.wait_running(SERVICE, 5).map(|_| ())
     }
