@@ -1,7 +1,9 @@
 //! sticky between network namespaces, with backends from a file. Needs root.
 
+mod bodies;
 mod crash;
 mod explain;
 mod fixture;
 mod harness;
 mod mistakes;
+mod spread;

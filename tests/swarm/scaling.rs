@@ -58,8 +58,9 @@ fn nothing_moves_that_need_not_and_maps_follow_within_a_second() -> anyhow::Resu
             false
         }
     });
+    let wrong = broken.iter().filter(|broken| tasks.served(&broken.instance, broken.at));
     let wrong: Vec<_> =
-        broken.iter().filter(|broken| tasks.served(&broken.instance, broken.at)).collect();
+        wrong.map(|broken| format!("{}: {}", broken.instance, broken.error)).collect();
     println!(
         "of {OPEN} connections {} live, {} ended with their tasks",
         talking.len() + silent.len(),
@@ -67,8 +68,10 @@ fn nothing_moves_that_need_not_and_maps_follow_within_a_second() -> anyhow::Resu
     );
     assert!(wrong.is_empty(), "{} connections broke whose task lives: {wrong:#?}", wrong.len());
 
-    let moved: Vec<_> =
-        visits.moves.iter().filter(|moved| tasks.served(&moved.from, moved.at)).collect();
+    let moved = visits.moves.iter().filter(|moved| tasks.served(&moved.from, moved.at));
+    let moved: Vec<_> = moved
+        .map(|moved| format!("{}: {} -> {}", client(moved.client), moved.from, moved.to))
+        .collect();
     println!(
         "{} visits of {KNOWN} known clients, {} moves, all from ending tasks",
         visits.count,
