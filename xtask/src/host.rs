@@ -1,5 +1,7 @@
 //! Programs of the host that the lab and the tests call.
 
+use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -55,20 +57,37 @@ fn ensure(tools: &[Tool], why: &str, mode: Install) -> Result<()> {
     apt::install(&packages, why, &command, mode)
 }
 
-/// A program on `PATH` or where system programs are, which `PATH` may leave out.
+/// Where system programs are; `PATH` may leave them out, root's too after `su`.
+const SYSTEM: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// A program on [`path`].
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(|dir| Path::new(dir).join(program));
+    let system = SYSTEM.iter().map(|dir| Path::new(dir).join(program));
     on_path(program).or_else(|| system.into_iter().find(|path| path.is_file()))
+}
+
+/// `PATH` for programs that call system programs.
+pub(crate) fn path() -> OsString {
+    let mut dirs: Vec<PathBuf> =
+        env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
+    dirs.extend(
+        SYSTEM.iter().map(PathBuf::from).filter(|dir| !dirs.contains(dir)).collect::<Vec<_>>(),
+    );
+    // What split_paths took apart holds no colon.
+    env::join_paths(dirs).unwrap_or_default()
 }
 
 /// Root makes namespaces, loads programs, and starts daemons; nobody else does.
 pub(crate) fn need_root(what: &str) -> Result<()> {
-    if !apt::is_root() {
-        bail!(
-            "{what} makes network namespaces and loads eBPF programs, which takes root: `sudo env \"PATH=$PATH\" cargo xtask …`"
-        );
+    if apt::is_root() {
+        return Ok(());
     }
-    Ok(())
+    let args: Vec<String> = env::args().skip(1).collect();
+    bail!(
+        "{what} makes network namespaces and loads eBPF programs, which takes root. Run\n\n    \
+         sudo env \"PATH=$PATH\" \"HOME=$HOME\" cargo xtask {}\n",
+        args.join(" ")
+    );
 }
 
 /// A cargo command of crates.io, built into the target directory if it is not on `PATH`.

@@ -81,7 +81,7 @@ pub(crate) fn lab(args: &LabArgs, mode: Install) -> Result<()> {
     let sticky = build::sticky(mode)?;
     let demo = image::build()?;
     let mut lab = Command::new(build::lab()?);
-    lab.arg("run").arg("--sticky").arg(sticky);
+    lab.env("PATH", host::path()).arg("run").arg("--sticky").arg(sticky);
     lab.arg("--demo").arg(demo.program).arg("--demo-image").arg(demo.image);
     lab.args(["--engine", if engine == Engine::Swarm { "swarm" } else { "embedded" }]);
     if args.exit {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::apt::{self, Install};
 use crate::progress::{self, say};
@@ -18,6 +18,7 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// A rustc with a prebuilt BPF `core`; Debian carries it for building browsers.
 const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
 const WHY_RUST: &str = "compiling the eBPF programs";
+const ANOTHER_WAY: &str = "(Or have a nightly with rust-src, `rustup toolchain install nightly --component rust-src`, and a bpf-linker on PATH.)";
 
 /// The toolchain for the kernel half, installed first if it is missing and that is allowed.
 /// Costs a few `stat` calls when nothing changed since the last time.
@@ -52,9 +53,8 @@ fn works(found: &Toolchain) -> bool {
 
 fn distribution(mode: Install) -> Result<Toolchain> {
     if distribution_llvm().is_none() || !Path::new("/usr/bin/cargo").exists() {
-        apt::install(&RUST_PACKAGES, WHY_RUST, &command_for_all(), mode).with_context(|| {
-            "another way: `rustup toolchain install nightly --component rust-src` and a bpf-linker on PATH"
-        })?;
+        apt::install(&RUST_PACKAGES, WHY_RUST, &command_for_all(), mode)
+            .map_err(|error| anyhow!("{error:#}\n{ANOTHER_WAY}"))?;
     }
     let llvm = distribution_llvm().context(
         "/usr/bin/rustc has no core for bpfel-unknown-none although libstd-rust-web-dev-bpf is installed: is it another package's?",

@@ -16,6 +16,7 @@ pub(crate) fn run(filters: &[String], mode: Install) -> Result<()> {
     nextest
         .args(["nextest", "run", "--workspace", "--exclude", "sticky-ebpf"])
         .args(filters)
+        .env("PATH", host::path())
         .env("STICKY_BIN", sticky)
         .env("STICKY_DEMO_BIN", demo.program)
         .env("STICKY_DEMO_IMAGE", demo.image);

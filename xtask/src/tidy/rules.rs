@@ -42,6 +42,7 @@ pub(super) const CONFINED: &[Confined] = &[
     },
     Confined { krate: "aya_log", to: &["sticky-user/src/datapath", "sticky-user/src/telemetry"] },
     Confined { krate: "bollard", to: &["sticky-user/src/swarm", "sticky-user/src/docker"] },
+    Confined { krate: "aya_obj", to: &["sticky-user/src/datapath"] },
     Confined { krate: "hyper", to: HTTP },
     Confined { krate: "hyper_util", to: HTTP },
 ];
