@@ -12,4 +12,5 @@ pub mod keys;
 pub mod labels;
 pub mod model;
 pub mod provider;
+pub mod swarm;
 pub mod telemetry;

@@ -1,0 +1,67 @@
+//! Services and tasks of a Docker Swarm, as a manager's API tells them.
+//!
+//! Events say that there is something to look at; what is handed over always comes from lists, whole.
+
+mod api;
+mod build;
+mod decode;
+mod pace;
+mod session;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::labels::{Instance, Memory};
+use crate::model::Snapshot;
+use crate::provider::{Found, Publisher};
+
+/// Pauses between attempts to reach Docker: the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Follows a Swarm through the API of one of its managers.
+#[derive(Debug)]
+pub struct Provider {
+    docker_host: Option<String>,
+    instance: Instance,
+    publisher: Publisher,
+    memory: Memory,
+    pause: Duration,
+}
+
+impl Provider {
+    /// A provider that starts from the snapshot of an earlier run, and where it publishes. `docker_host` is a URL; `None`
+    /// is what `DOCKER_HOST` says, or else the local socket. Nothing is asked before [`Provider::run`].
+    #[must_use]
+    pub fn new(
+        docker_host: Option<String>,
+        instance: Instance,
+        initial: Snapshot,
+    ) -> (Self, watch::Receiver<Arc<Found>>) {
+        let memory = Memory::of(&initial);
+        let (publisher, found) =
+            Publisher::new(Found::before_first_look("swarm", initial, SystemTime::now()));
+        (Self { docker_host, instance, publisher, memory, pause: FIRST_PAUSE }, found)
+    }
+
+    /// Follows the Swarm, and reaches for Docker again whenever it is lost; ends only with its task.
+    pub async fn run(mut self) {
+        loop {
+            let Err(error) = session::follow(&mut self).await;
+            self.publisher.lost(format!("{error:#}"));
+            sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Docker answers.
+    fn reached(&mut self) {
+        self.pause = FIRST_PAUSE;
+    }
+}

@@ -1,0 +1,346 @@
+//! From what was seen of the cluster to services with backends: a pure function, but for the memory of good labels.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+
+use super::view::{Cluster, Phase, ServiceView, TaskView};
+use crate::labels::{self, Instance, Memory};
+use crate::model::{
+    Backend, BackendMode, LabelError, Proto, Publish, Service, ServiceConfig, State,
+};
+use crate::provider::contest;
+
+/// The services of this instance, oldest first.
+pub(super) fn services(
+    cluster: &Cluster,
+    instance: &Instance,
+    memory: &mut Memory,
+) -> Vec<Service> {
+    let mut ours: Vec<&ServiceView> =
+        cluster.services.values().filter(|service| is_ours(service, instance)).collect();
+    ours.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
+    let mut services: Vec<Service> =
+        ours.iter().map(|view| service(view, cluster, instance, memory)).collect();
+    memory.keep(&ours.iter().map(|view| view.id.as_str()).collect::<HashSet<_>>());
+    let dockers = docker_ports(cluster, &services);
+    contest(&mut services, &dockers);
+    services
+}
+
+/// Whether a service has labels of sticky, in the right place or on its containers, and is for this instance.
+pub(super) fn is_ours(service: &ServiceView, instance: &Instance) -> bool {
+    let labels = service.labels.keys().chain(service.container_labels.keys());
+    labels.into_iter().any(|label| labels::is_ours(label)) && instance.serves(&service.labels)
+}
+
+fn service(
+    view: &ServiceView,
+    cluster: &Cluster,
+    instance: &Instance,
+    memory: &mut Memory,
+) -> Service {
+    let wrong_level = labels::wrong_level(&view.container_labels);
+    let mut found = Service {
+        id: view.id.clone(),
+        name: view.name.clone(),
+        config: ServiceConfig::default(),
+        publish: Vec::new(),
+        backends: Vec::new(),
+        errors: wrong_level,
+    };
+    if !view.labels.keys().any(|label| labels::is_ours(label)) {
+        return found;
+    }
+    let settled = memory.settle(&view.id, labels::read(&view.labels, instance));
+    found.errors.extend(settled.errors);
+    let Some(config) = settled.config else { return found };
+    let routed = !config.hosts.is_empty() || config.default_backend;
+    let port = request_port(view, &config, routed, &mut found.errors);
+    if config.ip_hash {
+        found.publish = published(view, &config, &mut found.errors);
+        if found.publish.is_empty() && !routed {
+            found.errors.push(mistake(
+                "com.docker.lb.ip_hash",
+                "has no effect: the service publishes no port and has no hosts",
+                "publish a port, or set sticky.l4.listen or com.docker.lb.hosts",
+            ));
+        }
+    }
+    check_network(view, &config, cluster, &mut found.errors);
+    found.backends = match config.backend_mode {
+        BackendMode::Vip => virtual_address(view, &config, cluster, port, &mut found.errors),
+        BackendMode::Task => backends(view, &config, cluster, port),
+    };
+    found.config = config;
+    found
+}
+
+/// The container's port for requests: the label's, or the only TCP port that is published. 0 if there is none.
+fn request_port(
+    view: &ServiceView,
+    config: &ServiceConfig,
+    routed: bool,
+    errors: &mut Vec<LabelError>,
+) -> u16 {
+    if let Some(port) = config.port {
+        return port;
+    }
+    let tcp = view.ports.iter().filter(|port| port.proto == Some(Proto::Tcp));
+    let targets: BTreeSet<u16> = tcp.map(|port| port.target).collect();
+    match (targets.first(), targets.len()) {
+        (Some(target), 1) => return *target,
+        _ if !routed => {}
+        (None, _) => errors.push(mistake(
+            "com.docker.lb.port",
+            "is missing, and the service publishes no port to take instead: its hosts cannot be served",
+            "set com.docker.lb.port to the port that the container listens on",
+        )),
+        (Some(target), _) => errors.push(mistake(
+            "com.docker.lb.port",
+            "is missing, and the service publishes several ports: its hosts cannot be served",
+            &format!("set com.docker.lb.port, such as `{target}`"),
+        )),
+    }
+    0
+}
+
+/// The ports that lead to the service at layer 4: Docker's and those of its label.
+fn published(
+    view: &ServiceView,
+    config: &ServiceConfig,
+    errors: &mut Vec<LabelError>,
+) -> Vec<Publish> {
+    let mut ports = Vec::new();
+    for port in &view.ports {
+        match port.proto {
+            // A host-mode port without a fixed number is another one on each task.
+            _ if port.published == 0 => {}
+            Some(proto) => ports.push(Publish { port: port.published, target: port.target, proto }),
+            None => errors.push(LabelError {
+                value: format!("{}/sctp", port.published),
+                ..mistake(
+                    "publish",
+                    "is SCTP, which sticky does not carry",
+                    "publish it as TCP or UDP",
+                )
+            }),
+        }
+    }
+    ports.extend(&config.listen);
+    ports
+}
+
+fn check_network(
+    view: &ServiceView,
+    config: &ServiceConfig,
+    cluster: &Cluster,
+    errors: &mut Vec<LabelError>,
+) {
+    let Some(wanted) = &config.network else { return };
+    let name = |target: &String| {
+        cluster.networks.get(target).map_or_else(|| target.clone(), |n| n.name.clone())
+    };
+    let names: Vec<String> = view.networks.iter().map(name).collect();
+    if !names.contains(wanted) && !view.networks.contains(wanted) {
+        let list = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let hint = if list.is_empty() {
+            "the service is on no network of its own".to_owned()
+        } else {
+            format!("write one of {list}")
+        };
+        let message = "is no network of this service, and is not looked at";
+        errors.push(LabelError {
+            value: wanted.clone(),
+            ..mistake("com.docker.lb.network", message, &hint)
+        });
+    }
+}
+
+/// `backend_mode=vip`: Docker's own balancing behind one address.
+fn virtual_address(
+    view: &ServiceView,
+    config: &ServiceConfig,
+    cluster: &Cluster,
+    port: u16,
+    errors: &mut Vec<LabelError>,
+) -> Vec<Backend> {
+    let wanted = |id: &String| match (&config.network, cluster.networks.get(id)) {
+        (Some(wanted), Some(network)) => network.name == *wanted,
+        (Some(wanted), None) => id == wanted,
+        (None, network) => !network.is_some_and(|network| network.ingress),
+    };
+    let Some((_, addr)) = view.vips.iter().find(|(network, _)| wanted(network)) else {
+        let hint = "take away backend_mode, or put the service on an overlay without `--endpoint-mode dnsrr`";
+        errors.push(mistake(
+            "com.docker.lb.backend_mode",
+            "cannot be vip: the service has no virtual address",
+            hint,
+        ));
+        return Vec::new();
+    };
+    vec![Backend {
+        id: view.id.clone(),
+        name: format!("{}.vip", view.name),
+        addr: Some(SocketAddr::new(*addr, port)),
+        node: String::new(),
+        layer4: false,
+        weight: 1,
+        state: State::Up,
+        reason: None,
+    }]
+}
+
+fn backends(
+    view: &ServiceView,
+    config: &ServiceConfig,
+    cluster: &Cluster,
+    port: u16,
+) -> Vec<Backend> {
+    let mut tasks: Vec<&TaskView> = cluster.tasks.get(&view.id).into_iter().flatten().collect();
+    tasks.sort_by_key(|task| (task.slot, &task.id));
+    tasks.into_iter().filter_map(|task| backend(view, task, config, cluster, port)).collect()
+}
+
+/// The backend that a task is, unless it is gone.
+fn backend(
+    view: &ServiceView,
+    task: &TaskView,
+    config: &ServiceConfig,
+    cluster: &Cluster,
+    port: u16,
+) -> Option<Backend> {
+    let (mut state, mut reason) = state(task, config, cluster)?;
+    let node = cluster.nodes.get(&task.node);
+    let node_name = node.map_or_else(|| task.node.clone(), |node| node.name.clone());
+    let number = if task.slot == 0 { node_name.clone() } else { task.slot.to_string() };
+    let name = format!("{}.{number}", view.name);
+    let mut layer4 = true;
+    let mut addr = None;
+    if task.node == cluster.own_node {
+        addr = local_address(task, config, cluster).map(|ip| SocketAddr::new(ip, port));
+        if addr.is_none() && task.phase == Phase::Running {
+            // It leaves before it could be reached, or it is about to be listed.
+            if state != State::Up {
+                return None;
+            }
+            (state, reason) = (State::Starting, Some("no address on this host yet".to_owned()));
+        }
+    } else if task.phase == Phase::Running {
+        layer4 = false;
+        let host_port = task
+            .ports
+            .iter()
+            .find(|p| p.target == port && p.proto == Some(Proto::Tcp) && p.published != 0);
+        let node_addr = node.and_then(|node| node.addr);
+        let routed = !config.hosts.is_empty() || config.default_backend;
+        addr = host_port
+            .filter(|_| routed)
+            .zip(node_addr)
+            .map(|(p, addr)| SocketAddr::new(addr, p.published));
+        if node.is_some_and(|node| node.down) {
+            (state, reason) = (State::Down, Some(format!("node {node_name} is down")));
+        } else if addr.is_none() {
+            (state, reason) =
+                (State::Down, Some(format!("on {node_name}: not reachable from here yet")));
+        }
+    }
+    Some(Backend {
+        id: task.id.clone(),
+        name,
+        addr,
+        node: node_name,
+        layer4,
+        weight: 1,
+        state,
+        reason,
+    })
+}
+
+/// The state of a task by what Swarm and its container say; `None`: it is gone.
+fn state(
+    task: &TaskView,
+    config: &ServiceConfig,
+    cluster: &Cluster,
+) -> Option<(State, Option<String>)> {
+    let container =
+        |events: &HashSet<String>| task.container.as_ref().is_some_and(|id| events.contains(id));
+    let events = &cluster.containers;
+    let reason = |text: &str| Some(text.to_owned());
+    match task.phase {
+        Phase::After => None,
+        Phase::Before if task.wanted => {
+            let error = task.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+            Some((State::Starting, Some(format!("{}{error}", task.state))))
+        }
+        Phase::Before => None,
+        Phase::Running if container(&events.dead) => None,
+        Phase::Running if !task.wanted => {
+            Some((State::Draining(config.drain), reason("Swarm is ending it")))
+        }
+        Phase::Running if container(&events.stopping) => {
+            Some((State::Draining(config.drain), reason("its container was told to stop")))
+        }
+        Phase::Running if container(&events.unhealthy) => {
+            Some((State::Down, reason("its container is unhealthy")))
+        }
+        Phase::Running => Some((State::Up, None)),
+    }
+}
+
+/// Where this host reaches a task of its own: on the bridge that joins overlays to the host, or on a bridge it is on.
+fn local_address(
+    task: &TaskView,
+    config: &ServiceConfig,
+    cluster: &Cluster,
+) -> Option<std::net::IpAddr> {
+    let addresses = cluster.addresses.get(task.container.as_ref()?)?;
+    let wanted = addresses.iter().find(|address| Some(&address.network) == config.network.as_ref());
+    wanted.or(addresses.first()).map(|address| address.addr)
+}
+
+/// The ports that Docker forwards for services without `ip_hash`, with their owner's name.
+fn docker_ports(cluster: &Cluster, services: &[Service]) -> HashMap<(u16, Proto), String> {
+    let balanced: HashSet<&str> = services
+        .iter()
+        .filter(|service| service.config.ip_hash)
+        .map(|service| service.id.as_str())
+        .collect();
+    let others = cluster.services.values().filter(|view| !balanced.contains(view.id.as_str()));
+    others
+        .flat_map(|view| {
+            let ports = view.ports.iter().filter(|port| port.published != 0);
+            ports.filter_map(|port| Some(((port.published, port.proto?), view.name.clone())))
+        })
+        .collect()
+}
+
+/// The services that will soon look different: the ones to ask about again and again.
+pub(super) fn unsettled(cluster: &Cluster, instance: &Instance) -> HashSet<String> {
+    let ours = cluster.services.values().filter(|service| is_ours(service, instance));
+    let moving = |task: &TaskView| match task.phase {
+        Phase::Before => task.wanted,
+        Phase::Running => {
+            let known = |id: &String| {
+                cluster.addresses.contains_key(id) && !cluster.containers.dead.contains(id)
+            };
+            !task.wanted
+                || (task.node == cluster.own_node && !task.container.as_ref().is_some_and(known))
+        }
+        Phase::After => false,
+    };
+    ours.filter(|service| {
+        service.updating
+            || cluster.tasks.get(&service.id).is_some_and(|tasks| tasks.iter().any(moving))
+    })
+    .map(|service| service.id.clone())
+    .collect()
+}
+
+fn mistake(label: &str, message: &str, hint: &str) -> LabelError {
+    LabelError {
+        label: label.to_owned(),
+        value: String::new(),
+        message: message.to_owned(),
+        hint: hint.to_owned(),
+    }
+}

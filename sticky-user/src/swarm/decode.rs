@@ -1,0 +1,169 @@
+//! From the models of Docker's API to ours. What lacks an id is passed over.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use bollard::models::{
+    ContainerSummary, EndpointPortConfig, EndpointPortConfigProtocolEnum as Protocol,
+    EndpointPortConfigPublishModeEnum as Mode, Network, NetworkInspect, Node, NodeState, Service,
+    ServiceUpdateStatusStateEnum as Update, Task, TaskState,
+};
+
+use super::api::GWBRIDGE;
+use super::view::{LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView};
+use crate::model::Proto;
+
+pub(super) fn service(service: Service) -> Option<ServiceView> {
+    let spec = service.spec.unwrap_or_default();
+    let template = spec.task_template.unwrap_or_default();
+    let endpoint = service.endpoint.unwrap_or_default();
+    let sorted = |labels: Option<HashMap<String, String>>| {
+        labels.into_iter().flatten().collect::<BTreeMap<_, _>>()
+    };
+    let updating = service.update_status.and_then(|update| update.state);
+    Some(ServiceView {
+        id: service.id?,
+        name: spec.name.unwrap_or_default(),
+        created_at: service.created_at.unwrap_or_default().trim_end_matches('Z').to_owned(),
+        labels: sorted(spec.labels),
+        container_labels: sorted(template.container_spec.and_then(|container| container.labels)),
+        ports: endpoint.ports.into_iter().flatten().filter_map(|p| port(&p)).collect(),
+        networks: [template.networks, spec.networks]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|network| network.target)
+            .collect(),
+        vips: endpoint
+            .virtual_ips
+            .into_iter()
+            .flatten()
+            .filter_map(|vip| Some((vip.network_id?, address(&vip.addr?)?)))
+            .collect(),
+        updating: matches!(updating, Some(Update::UPDATING | Update::ROLLBACK_STARTED)),
+    })
+}
+
+pub(super) fn task(task: Task) -> Option<TaskView> {
+    let status = task.status.unwrap_or_default();
+    let state = status.state.unwrap_or(TaskState::NEW);
+    let mut ports: Vec<PortView> = status
+        .port_status
+        .unwrap_or_default()
+        .ports
+        .into_iter()
+        .flatten()
+        .filter_map(|p| port(&p))
+        .collect();
+    // Docker lists each once for IPv4 and once for IPv6.
+    ports.dedup();
+    Some(TaskView {
+        id: task.id?,
+        service: task.service_id?,
+        slot: task.slot.and_then(|slot| u64::try_from(slot).ok()).unwrap_or(0),
+        node: task.node_id.unwrap_or_default(),
+        container: status
+            .container_status
+            .and_then(|container| container.container_id)
+            .filter(|id| !id.is_empty()),
+        phase: match phase(state) {
+            // A state that this program does not know is no reason to send clients there.
+            None => Phase::After,
+            Some(phase) => phase,
+        },
+        wanted: task.desired_state.and_then(phase).is_some_and(|phase| phase != Phase::After),
+        state: state.to_string(),
+        error: status.err.filter(|error| !error.is_empty()),
+        ports,
+    })
+}
+
+fn phase(state: TaskState) -> Option<Phase> {
+    match state {
+        TaskState::NEW
+        | TaskState::ALLOCATED
+        | TaskState::PENDING
+        | TaskState::ASSIGNED
+        | TaskState::ACCEPTED
+        | TaskState::PREPARING
+        | TaskState::READY
+        | TaskState::STARTING => Some(Phase::Before),
+        TaskState::RUNNING => Some(Phase::Running),
+        TaskState::COMPLETE
+        | TaskState::SHUTDOWN
+        | TaskState::FAILED
+        | TaskState::REJECTED
+        | TaskState::REMOVE
+        | TaskState::ORPHANED => Some(Phase::After),
+    }
+}
+
+pub(super) fn node(node: Node) -> Option<(String, NodeView)> {
+    let status = node.status.unwrap_or_default();
+    let usable = |text: &String| address(text).filter(|addr| !addr.is_unspecified());
+    // A manager may show 0.0.0.0 in its status.
+    let addr = status.addr.as_ref().and_then(usable);
+    let addr = addr
+        .or_else(|| node.manager_status.and_then(|manager| manager.addr).as_ref().and_then(usable));
+    let name = node.description.and_then(|description| description.hostname).unwrap_or_default();
+    Some((node.id?, NodeView { name, addr, down: status.state == Some(NodeState::DOWN) }))
+}
+
+pub(super) fn network(network: Network) -> Option<(String, NetworkView)> {
+    let view = NetworkView {
+        name: network.name.unwrap_or_default(),
+        driver: network.driver.unwrap_or_default(),
+        ingress: network.ingress.unwrap_or(false),
+    };
+    Some((network.id?, view))
+}
+
+/// The containers on a bridge, by id. The sandbox of Docker's routing mesh is no container.
+pub(super) fn bridge(network: NetworkInspect) -> HashMap<String, Vec<LocalAddress>> {
+    let containers =
+        network.containers.into_iter().flatten().filter(|(id, _)| id != "ingress-sbox");
+    containers
+        .filter_map(|(id, endpoint)| {
+            let addr = [endpoint.ipv4_address, endpoint.ipv6_address]
+                .into_iter()
+                .flatten()
+                .find_map(|a| address(&a))?;
+            Some((id, vec![LocalAddress { network: GWBRIDGE.to_owned(), addr }]))
+        })
+        .collect()
+}
+
+pub(super) fn container(container: ContainerSummary) -> Option<(String, Vec<LocalAddress>)> {
+    let networks =
+        container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+    let mut addresses: Vec<LocalAddress> = networks
+        .into_iter()
+        .filter_map(|(network, endpoint)| {
+            let texts = [endpoint.ip_address, endpoint.global_ipv6_address];
+            let addr = texts.into_iter().flatten().find_map(|text| address(&text))?;
+            Some(LocalAddress { network, addr })
+        })
+        .collect();
+    addresses.sort_by(|a, b| a.network.cmp(&b.network));
+    Some((container.id?, addresses))
+}
+
+fn port(port: &EndpointPortConfig) -> Option<PortView> {
+    let number = |number: Option<i64>| number.and_then(|number| u16::try_from(number).ok());
+    Some(PortView {
+        published: number(port.published_port).unwrap_or(0),
+        target: number(port.target_port).filter(|target| *target != 0)?,
+        proto: match port.protocol {
+            Some(Protocol::UDP) => Some(Proto::Udp),
+            Some(Protocol::SCTP) => None,
+            _ => Some(Proto::Tcp),
+        },
+        host_mode: port.publish_mode == Some(Mode::HOST),
+    })
+}
+
+/// An address with or without a prefix length or a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.split('/').next()?;
+    bare.parse().ok().or_else(|| bare.parse::<std::net::SocketAddr>().ok().map(|addr| addr.ip()))
+}

@@ -1,0 +1,98 @@
+//! When to look again.
+
+use std::time::{Duration, Instant};
+
+/// Events that come together are answered by one look.
+const COALESCE: Duration = Duration::from_millis(15);
+/// Looks are at least this far apart, however many events come.
+const APART: Duration = Duration::from_millis(50);
+/// The whole cluster is listed at least this often.
+const WHOLE: Duration = Duration::from_secs(60);
+/// How often a cluster is looked at where nothing changes.
+const QUIET: Duration = Duration::from_secs(12);
+
+/// What is to be looked at, and since when.
+#[derive(Debug)]
+pub(super) struct Pace {
+    last_look: Instant,
+    last_whole: Instant,
+    /// The last event, or change that a look found.
+    last_change: Instant,
+    /// The first event that no look has answered yet.
+    pub(super) event_at: Option<Instant>,
+}
+
+impl Pace {
+    /// Just after a first look at everything.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { last_look: now, last_whole: now, last_change: now, event_at: None }
+    }
+
+    pub(super) fn event(&mut self, now: Instant) {
+        self.event_at.get_or_insert(now);
+        self.last_change = now;
+    }
+
+    pub(super) fn looked(&mut self, now: Instant, whole: bool, changed: bool) {
+        self.last_look = now;
+        self.event_at = None;
+        if whole {
+            self.last_whole = now;
+        }
+        if changed {
+            self.last_change = now;
+        }
+    }
+
+    /// When to look again: soon after an event, fast while something is changing (what goes on for long is asked for less
+    /// and less), rarely when all is quiet.
+    pub(super) fn next_look(&self, unsettled: bool) -> Instant {
+        if let Some(event_at) = self.event_at {
+            return (event_at + COALESCE).max(self.last_look + APART);
+        }
+        let since_change = self.last_look.saturating_duration_since(self.last_change);
+        let pause = match since_change.as_millis() {
+            // The tasks of a change come some time after its event.
+            0..1_000 => Duration::from_millis(100),
+            1_000..3_000 => Duration::from_millis(250),
+            _ if !unsettled => QUIET,
+            3_000..30_000 => Duration::from_millis(250),
+            30_000..120_000 => Duration::from_secs(1),
+            _ => Duration::from_secs(5),
+        };
+        self.last_look + pause
+    }
+
+    /// Whether the next look is to be at everything.
+    pub(super) fn whole(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_whole) >= WHOLE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_follow_events_at_once_and_slow_down_after_them() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut pace = Pace::new(start);
+        pace.event(at(10_000));
+        pace.event(at(10_005));
+        assert_eq!(pace.next_look(false), at(10_015));
+        pace.looked(at(10_015), false, true);
+        assert_eq!(pace.next_look(false), at(10_115));
+        pace.event(at(10_020));
+        assert_eq!(pace.next_look(false), at(10_065));
+        pace.looked(at(10_065), false, false);
+        pace.looked(at(11_500), false, false);
+        assert_eq!(pace.next_look(false), at(11_750));
+        pace.looked(at(14_000), false, false);
+        assert_eq!(pace.next_look(false), at(26_000));
+        assert_eq!(pace.next_look(true), at(14_250));
+        pace.looked(at(50_000), false, false);
+        assert_eq!(pace.next_look(true), at(51_000));
+        assert!(!pace.whole(at(59_999)) && pace.whole(at(60_000)));
+    }
+}

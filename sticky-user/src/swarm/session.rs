@@ -1,0 +1,209 @@
+//! One connection to Docker, from the first look at everything until it is lost.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result};
+use bollard::models::{EventMessage, EventMessageTypeEnum as Kind};
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::{Instant as Clock, sleep_until};
+use tracing::debug;
+
+use super::api::Api;
+use super::pace::Pace;
+use super::view::{Cluster, ServiceView, TaskView};
+use super::{Provider, build};
+use crate::model::Snapshot;
+use crate::provider::ProviderStatus;
+
+/// A service is asked about for at least this long after an event named it.
+const NAMED: Duration = Duration::from_secs(3);
+
+/// What events ask for.
+#[derive(Default)]
+struct Asked {
+    /// Services, and when an event named them last.
+    named: HashMap<String, Instant>,
+    whole: bool,
+    /// Only what is known needs to be put together again.
+    rebuild: bool,
+}
+
+/// Follows the cluster; never ends but by an error.
+pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
+    let api = Api::connect(provider.docker_host.as_deref()).await?;
+    let mut cluster = Cluster { own_node: api.own_node().await?, ..Cluster::default() };
+    let mut events = api.events();
+    // The stream asks for its events when it is first polled: before the lists, so that nothing falls between.
+    let first = events.next().now_or_never();
+    look_at_all(&api, provider, &mut cluster).await?;
+    provider.reached();
+    publish(provider, &mut cluster, Instant::now());
+    let mut pace = Pace::new(Instant::now());
+    let mut asked = Asked::default();
+    if let Some(event) = first {
+        note(event.context("the stream of events")??, &mut cluster, &mut asked, &mut pace);
+    }
+    loop {
+        let unsettled = build::unsettled(&cluster, &provider.instance);
+        tokio::select! {
+            event = events.next() => {
+                let event = event.context("the stream of events ended")?.context("GET /events")?;
+                note(event, &mut cluster, &mut asked, &mut pace);
+                if std::mem::take(&mut asked.rebuild) {
+                    publish(provider, &mut cluster, pace.event_at.unwrap_or_else(Instant::now));
+                }
+            }
+            () = sleep_until(Clock::from_std(pace.next_look(!unsettled.is_empty()))) => {
+                let began = Instant::now();
+                let event_at = pace.event_at.unwrap_or(began);
+                let whole = std::mem::take(&mut asked.whole) || pace.whole(began);
+                if whole {
+                    look_at_all(&api, provider, &mut cluster).await?;
+                } else {
+                    look_at(&api, provider, &mut cluster, &asked, unsettled).await?;
+                }
+                asked.named.retain(|_, named_at| began.duration_since(*named_at) < NAMED);
+                let changed = publish(provider, &mut cluster, event_at);
+                debug!(whole, changed, took = ?began.elapsed(), "looked at the cluster");
+                pace.looked(began, whole, changed);
+            }
+        }
+    }
+}
+
+/// Lists everything.
+async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> Result<()> {
+    let (services, nodes, networks) =
+        tokio::try_join!(api.services(None), api.nodes(), api.networks())?;
+    cluster.services = by_id(services);
+    cluster.nodes = nodes;
+    cluster.networks = networks;
+    let ours: Vec<String> = ours(cluster, provider).collect();
+    let (tasks, gwbridge) = tokio::try_join!(api.tasks(&ours), api.gwbridge())?;
+    cluster.tasks = by_service(tasks);
+    cluster.addresses.extend(gwbridge);
+    other_addresses(api, cluster).await
+}
+
+/// Asks about the services that events named or that are changing.
+async fn look_at(
+    api: &Api,
+    provider: &Provider,
+    cluster: &mut Cluster,
+    asked: &Asked,
+    mut unsettled: HashSet<String>,
+) -> Result<()> {
+    unsettled.extend(asked.named.keys().cloned());
+    if unsettled.is_empty() {
+        // A quiet cluster: the tasks alone tell of what no event announces, such as a node that is lost.
+        let ours: Vec<String> = ours(cluster, provider).collect();
+        cluster.tasks = by_service(api.tasks(&ours).await?);
+    } else {
+        let ids: Vec<String> = unsettled.into_iter().collect();
+        let (services, tasks) = tokio::try_join!(api.services(Some(&ids)), api.tasks(&ids))?;
+        for id in &ids {
+            cluster.services.remove(id);
+            cluster.tasks.remove(id);
+        }
+        cluster.services.extend(by_id(services));
+        cluster.tasks.extend(by_service(tasks));
+    }
+    if cluster.without_address() {
+        cluster.addresses.extend(api.gwbridge().await?);
+        other_addresses(api, cluster).await?;
+    }
+    Ok(())
+}
+
+/// The addresses of tasks that are on no overlay.
+async fn other_addresses(api: &Api, cluster: &mut Cluster) -> Result<()> {
+    if !cluster.without_address() {
+        return Ok(());
+    }
+    let overlays: HashSet<&str> = cluster
+        .networks
+        .values()
+        .filter(|network| network.driver == "overlay")
+        .map(|network| network.name.as_str())
+        .collect();
+    for (container, mut addresses) in api.containers().await? {
+        let on_overlay =
+            addresses.iter().any(|address| overlays.contains(address.network.as_str()));
+        addresses.retain(|address| !overlays.contains(address.network.as_str()));
+        // One on an overlay will be on the gateway bridge in a moment.
+        if !on_overlay && !addresses.is_empty() {
+            cluster.addresses.entry(container).or_insert(addresses);
+        }
+    }
+    Ok(())
+}
+
+/// What an event tells, and what it asks to be looked at.
+fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mut Pace) {
+    let now = Instant::now();
+    let actor = event.actor.unwrap_or_default();
+    let id = actor.id.unwrap_or_default();
+    let attributes = actor.attributes.unwrap_or_default();
+    let action = event.action.unwrap_or_default();
+    match event.typ {
+        Some(Kind::SERVICE) => {
+            asked.named.insert(id, now);
+        }
+        Some(Kind::NODE | Kind::NETWORK) => asked.whole = true,
+        Some(Kind::CONTAINER) => {
+            let Some(service) = attributes.get("com.docker.swarm.service.id") else { return };
+            let containers = &mut cluster.containers;
+            match action.as_str() {
+                "die" => asked.rebuild |= containers.dead.insert(id),
+                // TERM and KILL, as numbers: other signals mean other things to an application.
+                "kill"
+                    if attributes
+                        .get("signal")
+                        .is_some_and(|signal| signal == "15" || signal == "9") =>
+                {
+                    asked.rebuild |= containers.stopping.insert(id);
+                }
+                "health_status: unhealthy" => asked.rebuild |= containers.unhealthy.insert(id),
+                "health_status: healthy" => asked.rebuild |= containers.unhealthy.remove(&id),
+                _ => {}
+            }
+            asked.named.insert(service.clone(), now);
+        }
+        _ => return,
+    }
+    pace.event(now);
+}
+
+/// Puts together what was seen and hands it over. Returns whether anything in it is new.
+fn publish(provider: &mut Provider, cluster: &mut Cluster, event_at: Instant) -> bool {
+    cluster.forget_containers();
+    let services = build::services(cluster, &provider.instance, &mut provider.memory);
+    let status = ProviderStatus {
+        kind: "swarm",
+        connected: true,
+        error: None,
+        last_update: SystemTime::now(),
+    };
+    provider.publisher.found(Snapshot { services }, event_at, status)
+}
+
+fn ours<'a>(cluster: &'a Cluster, provider: &'a Provider) -> impl Iterator<Item = String> + 'a {
+    let services = cluster.services.values();
+    services
+        .filter(|service| build::is_ours(service, &provider.instance))
+        .map(|service| service.id.clone())
+}
+
+fn by_id(services: Vec<ServiceView>) -> HashMap<String, ServiceView> {
+    services.into_iter().map(|service| (service.id.clone(), service)).collect()
+}
+
+fn by_service(tasks: Vec<TaskView>) -> HashMap<String, Vec<TaskView>> {
+    let mut map: HashMap<String, Vec<TaskView>> = HashMap::new();
+    for task in tasks {
+        map.entry(task.service.clone()).or_default().push(task);
+    }
+    map
+}

@@ -1,0 +1,134 @@
+//! The little of Docker's answers that matters here, and the cluster put together from it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+
+use crate::model::Proto;
+
+/// What was last seen of the cluster: each refresh replaces the part that it asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cluster {
+    /// The node this program runs on.
+    pub(super) own_node: String,
+    pub(super) services: HashMap<String, ServiceView>,
+    /// By service.
+    pub(super) tasks: HashMap<String, Vec<TaskView>>,
+    pub(super) nodes: HashMap<String, NodeView>,
+    /// By id.
+    pub(super) networks: HashMap<String, NetworkView>,
+    /// The containers of this node. An address never changes while its container lives, so it is kept after Docker has
+    /// taken it off its list, which it does before the container has ended.
+    pub(super) addresses: HashMap<String, Vec<LocalAddress>>,
+    pub(super) containers: ContainerEvents,
+}
+
+/// What container events told before the task did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ContainerEvents {
+    pub(super) dead: HashSet<String>,
+    /// A stop signal was sent.
+    pub(super) stopping: HashSet<String>,
+    pub(super) unhealthy: HashSet<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct ServiceView {
+    pub(super) id: String,
+    pub(super) name: String,
+    /// RFC 3339 without the zone letter, so that texts sort as times do.
+    pub(super) created_at: String,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) container_labels: BTreeMap<String, String>,
+    pub(super) ports: Vec<PortView>,
+    /// Ids or names of the networks its tasks join.
+    pub(super) networks: Vec<String>,
+    /// Virtual addresses, by network id.
+    pub(super) vips: Vec<(String, IpAddr)>,
+    /// Swarm is replacing its tasks.
+    pub(super) updating: bool,
+}
+
+/// A published port; `proto` is `None` for what sticky does not carry (SCTP).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PortView {
+    pub(super) published: u16,
+    pub(super) target: u16,
+    pub(super) proto: Option<Proto>,
+    pub(super) host_mode: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct TaskView {
+    pub(super) id: String,
+    pub(super) service: String,
+    /// 0 in a global service.
+    pub(super) slot: u64,
+    pub(super) node: String,
+    pub(super) container: Option<String>,
+    pub(super) phase: Phase,
+    /// Swarm wants it to run, now or as soon as another has ended.
+    pub(super) wanted: bool,
+    /// `preparing`, and what is wrong, as Docker says it.
+    pub(super) state: String,
+    pub(super) error: Option<String>,
+    /// Host-mode ports it really has.
+    pub(super) ports: Vec<PortView>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Phase {
+    #[default]
+    Before,
+    Running,
+    After,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct NodeView {
+    pub(super) name: String,
+    pub(super) addr: Option<IpAddr>,
+    pub(super) down: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct NetworkView {
+    pub(super) name: String,
+    pub(super) driver: String,
+    pub(super) ingress: bool,
+}
+
+/// An address that this host reaches a container at.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LocalAddress {
+    /// Name of the bridge's network.
+    pub(super) network: String,
+    pub(super) addr: IpAddr,
+}
+
+impl Cluster {
+    /// Drops what is remembered of containers that no task has any more.
+    pub(super) fn forget_containers(&mut self) {
+        let tasks = self.tasks.values().flatten();
+        let alive: HashSet<&String> = tasks
+            .filter(|task| task.phase != Phase::After)
+            .filter_map(|task| task.container.as_ref())
+            .collect();
+        self.addresses.retain(|id, _| alive.contains(id));
+        // An event may come before its container is in a task.
+        let ContainerEvents { dead, stopping, unhealthy } = &mut self.containers;
+        for set in [dead, stopping, unhealthy] {
+            if set.len() > 1000 {
+                set.retain(|id| alive.contains(id));
+            }
+        }
+    }
+
+    /// The running tasks of this node whose address is not known yet.
+    pub(super) fn without_address(&self) -> bool {
+        self.tasks.values().flatten().any(|task| {
+            task.node == self.own_node
+                && task.phase == Phase::Running
+                && task.container.as_ref().is_some_and(|id| !self.addresses.contains_key(id))
+        })
+    }
+}
