@@ -86,14 +86,14 @@ impl Api {
         Ok(services.into_iter().filter_map(decode::service).collect())
     }
 
-    /// The tasks of these services, whatever state they are in.
-    pub(super) async fn tasks(&self, services: &[String]) -> Result<Vec<TaskView>> {
-        if services.is_empty() {
-            return Ok(Vec::new());
+    /// The tasks of these services, or all, whatever state they are in; `None` if one of the services is not known.
+    pub(super) async fn tasks(&self, services: Option<&[String]>) -> Result<Option<Vec<TaskView>>> {
+        if services.is_some_and(<[String]>::is_empty) {
+            return Ok(Some(Vec::new()));
         }
-        let options = ListTasksOptions { filters: filter("service", Some(services)) };
-        let tasks = call("GET /tasks", self.docker.list_tasks(Some(options))).await?;
-        Ok(tasks.into_iter().filter_map(decode::task).collect())
+        let options = ListTasksOptions { filters: filter("service", services) };
+        let tasks = known(call("GET /tasks", self.docker.list_tasks(Some(options))).await)?;
+        Ok(tasks.map(|tasks| tasks.into_iter().filter_map(decode::task).collect()))
     }
 
     pub(super) async fn nodes(&self) -> Result<HashMap<String, NodeView>> {
@@ -108,15 +108,11 @@ impl Api {
 
     /// The addresses on `docker_gwbridge`, by container. There is no such network before the first overlay.
     pub(super) async fn gwbridge(&self) -> Result<HashMap<String, Vec<LocalAddress>>> {
-        match timeout(PATIENCE, self.docker.inspect_network(GWBRIDGE, None)).await {
-            Ok(Err(bollard::errors::Error::DockerResponseServerError {
-                status_code: 404, ..
-            })) => Ok(HashMap::new()),
-            Ok(network) => {
-                Ok(decode::bridge(network.with_context(|| format!("GET /networks/{GWBRIDGE}"))?))
-            }
-            Err(_) => bail!("GET /networks/{GWBRIDGE} got no answer in {PATIENCE:?}"),
-        }
+        let network = known(
+            call("GET /networks/docker_gwbridge", self.docker.inspect_network(GWBRIDGE, None))
+                .await,
+        )?;
+        Ok(network.map(decode::bridge).unwrap_or_default())
     }
 
     /// The addresses of the tasks of this node on its other networks, by container; overlays' among them.
@@ -141,5 +137,21 @@ async fn call<T>(
     match timeout(PATIENCE, answer).await {
         Ok(answer) => answer.with_context(|| name.to_owned()),
         Err(_) => bail!("{name} got no answer in {PATIENCE:?}"),
+    }
+}
+
+/// `None` for what Docker does not know.
+fn known<T>(answer: Result<T>) -> Result<Option<T>> {
+    use bollard::errors::Error::DockerResponseServerError;
+    match answer {
+        Err(error)
+            if matches!(
+                error.downcast_ref(),
+                Some(DockerResponseServerError { status_code: 404, .. })
+            ) =>
+        {
+            Ok(None)
+        }
+        answer => answer.map(Some),
     }
 }

@@ -58,7 +58,8 @@ fn service(
     let port = request_port(view, &config, routed, &mut found.errors);
     if config.ip_hash {
         found.publish = published(view, &config, &mut found.errors);
-        if found.publish.is_empty() && !routed {
+        let may_come = view.ports.iter().any(|port| !port.host_mode && port.proto.is_some());
+        if found.publish.is_empty() && !may_come && !routed {
             found.errors.push(mistake(
                 "com.docker.lb.ip_hash",
                 "has no effect: the service publishes no port and has no hosts",

@@ -27,7 +27,14 @@ pub(super) fn service(service: Service) -> Option<ServiceView> {
         created_at: service.created_at.unwrap_or_default().trim_end_matches('Z').to_owned(),
         labels: sorted(spec.labels),
         container_labels: sorted(template.container_spec.and_then(|container| container.labels)),
-        ports: endpoint.ports.into_iter().flatten().filter_map(|p| port(&p)).collect(),
+        // Before Swarm has given it its ports, a service has only those it asks for.
+        ports: endpoint
+            .ports
+            .or_else(|| spec.endpoint_spec.and_then(|spec| spec.ports))
+            .into_iter()
+            .flatten()
+            .filter_map(|p| port(&p))
+            .collect(),
         networks: [template.networks, spec.networks]
             .into_iter()
             .flatten()
@@ -41,6 +48,7 @@ pub(super) fn service(service: Service) -> Option<ServiceView> {
             .filter_map(|vip| Some((vip.network_id?, address(&vip.addr?)?)))
             .collect(),
         updating: matches!(updating, Some(Update::UPDATING | Update::ROLLBACK_STARTED)),
+        removed: false,
     })
 }
 

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::api::Api;
 use super::pace::Pace;
-use super::view::{Cluster, ServiceView, TaskView};
+use super::view::{Cluster, TaskView};
 use super::{Provider, build};
 use crate::model::Snapshot;
 use crate::provider::ProviderStatus;
@@ -77,12 +77,12 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
 async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> Result<()> {
     let (services, nodes, networks) =
         tokio::try_join!(api.services(None), api.nodes(), api.networks())?;
-    cluster.services = by_id(services);
+    cluster.replace_services(None, services);
     cluster.nodes = nodes;
     cluster.networks = networks;
-    let ours: Vec<String> = ours(cluster, provider).collect();
-    let (tasks, gwbridge) = tokio::try_join!(api.tasks(&ours), api.gwbridge())?;
-    cluster.tasks = by_service(tasks);
+    let ours = ours(cluster, provider);
+    let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge())?;
+    cluster.replace_tasks(None, tasks);
     cluster.addresses.extend(gwbridge);
     other_addresses(api, cluster).await
 }
@@ -98,23 +98,32 @@ async fn look_at(
     unsettled.extend(asked.named.keys().cloned());
     if unsettled.is_empty() {
         // A quiet cluster: the tasks alone tell of what no event announces, such as a node that is lost.
-        let ours: Vec<String> = ours(cluster, provider).collect();
-        cluster.tasks = by_service(api.tasks(&ours).await?);
+        let tasks = tasks(api, cluster, &ours(cluster, provider)).await?;
+        cluster.replace_tasks(None, tasks);
     } else {
-        let ids: Vec<String> = unsettled.into_iter().collect();
-        let (services, tasks) = tokio::try_join!(api.services(Some(&ids)), api.tasks(&ids))?;
-        for id in &ids {
-            cluster.services.remove(id);
-            cluster.tasks.remove(id);
-        }
-        cluster.services.extend(by_id(services));
-        cluster.tasks.extend(by_service(tasks));
+        let named: Vec<String> = unsettled.into_iter().collect();
+        cluster.replace_services(Some(&named), api.services(Some(&named)).await?);
+        let mut ids = ours(cluster, provider);
+        ids.retain(|id| named.contains(id));
+        let tasks = tasks(api, cluster, &ids).await?;
+        cluster.replace_tasks(Some(&ids), tasks);
     }
     if cluster.without_address() {
         cluster.addresses.extend(api.gwbridge().await?);
         other_addresses(api, cluster).await?;
     }
     Ok(())
+}
+
+/// The tasks of these services. Docker does not answer for a service that it does not know any more, so where one is
+/// removed all tasks are listed.
+async fn tasks(api: &Api, cluster: &Cluster, ids: &[String]) -> Result<Vec<TaskView>> {
+    let removed =
+        ids.iter().any(|id| cluster.services.get(id).is_some_and(|service| service.removed));
+    if !removed && let Some(tasks) = api.tasks(Some(ids)).await? {
+        return Ok(tasks);
+    }
+    Ok(api.tasks(None).await?.unwrap_or_default())
 }
 
 /// The addresses of tasks that are on no overlay.
@@ -189,21 +198,11 @@ fn publish(provider: &mut Provider, cluster: &mut Cluster, event_at: Instant) ->
     provider.publisher.found(Snapshot { services }, event_at, status)
 }
 
-fn ours<'a>(cluster: &'a Cluster, provider: &'a Provider) -> impl Iterator<Item = String> + 'a {
+/// The ids of the services of this instance.
+fn ours(cluster: &Cluster, provider: &Provider) -> Vec<String> {
     let services = cluster.services.values();
     services
         .filter(|service| build::is_ours(service, &provider.instance))
         .map(|service| service.id.clone())
-}
-
-fn by_id(services: Vec<ServiceView>) -> HashMap<String, ServiceView> {
-    services.into_iter().map(|service| (service.id.clone(), service)).collect()
-}
-
-fn by_service(tasks: Vec<TaskView>) -> HashMap<String, Vec<TaskView>> {
-    let mut map: HashMap<String, Vec<TaskView>> = HashMap::new();
-    for task in tasks {
-        map.entry(task.service.clone()).or_default().push(task);
-    }
-    map
+        .collect()
 }

@@ -46,6 +46,8 @@ pub(super) struct ServiceView {
     pub(super) vips: Vec<(String, IpAddr)>,
     /// Swarm is replacing its tasks.
     pub(super) updating: bool,
+    /// Swarm does not know it any more, but some of its tasks have not ended.
+    pub(super) removed: bool,
 }
 
 /// A published port; `proto` is `None` for what sticky does not carry (SCTP).
@@ -121,6 +123,39 @@ impl Cluster {
                 set.retain(|id| alive.contains(id));
             }
         }
+    }
+
+    /// Takes the services that a look has found in place of those with these ids, or of all. A removed service stays
+    /// until its last task has ended: its connections do too.
+    pub(super) fn replace_services(&mut self, ids: Option<&[String]>, found: Vec<ServiceView>) {
+        let asked = |id: &String| ids.is_none_or(|ids| ids.contains(id));
+        let mut found: HashMap<String, ServiceView> =
+            found.into_iter().map(|service| (service.id.clone(), service)).collect();
+        for (id, service) in self.services.iter_mut().filter(|(id, _)| asked(id)) {
+            match found.remove(id) {
+                Some(new) => *service = new,
+                None => service.removed = true,
+            }
+        }
+        self.services.extend(found);
+    }
+
+    /// Takes the tasks that a look has found in place of those of these services, or of all.
+    pub(super) fn replace_tasks(&mut self, services: Option<&[String]>, found: Vec<TaskView>) {
+        match services {
+            None => self.tasks.clear(),
+            Some(ids) => self.tasks.retain(|id, _| !ids.contains(id)),
+        }
+        for task in found {
+            if services.is_none_or(|ids| ids.contains(&task.service)) {
+                self.tasks.entry(task.service.clone()).or_default().push(task);
+            }
+        }
+        let tasks = &self.tasks;
+        let running = |id: &String| {
+            tasks.get(id).is_some_and(|tasks| tasks.iter().any(|task| task.phase == Phase::Running))
+        };
+        self.services.retain(|id, service| !service.removed || running(id));
     }
 
     /// The running tasks of this node whose address is not known yet.
