@@ -10,7 +10,7 @@ use crate::types::{Backend, BackendId, Record, Slot, tick};
 /// What the decision asks of the maps.
 pub trait World {
     /// The backend at an index, if it is in use.
-    fn backend(&self, index: u32) -> Option<Backend>;
+    fn backend(&self, index: u32) -> Option<&Backend>;
     /// Whether the packet at hand belongs to a known flow to this backend.
     fn has_flow(&self, backend: &Backend) -> bool;
 }
@@ -23,58 +23,71 @@ pub struct Clock {
     pub ttl: u32,
 }
 
-/// Where it goes, and why.
+/// Where it goes, and why. No backend: the reason is one that drops.
+///
+/// Plain references instead of results with values inside: the verifier follows a pointer that may be null, but not a
+/// value that is only set on some ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    pub backend: Backend,
+pub struct Decision<'a> {
+    pub backend: Option<&'a Backend>,
     pub reason: Outcome,
+}
+
+impl<'a> Decision<'a> {
+    /// What the table says.
+    #[inline(always)]
+    fn by_table(slot: Slot, reason: Outcome, world: &'a impl World) -> Self {
+        let backend = match slot.index() {
+            Some(index) => alive(world.backend(index)),
+            None => None,
+        };
+        Self { backend, reason: if backend.is_some() { reason } else { Outcome::NoBackend } }
+    }
 }
 
 /// Backend for the first packet of a connection, or for a request.
 ///
 /// The caller then remembers it: [`remember`].
 #[inline(always)]
-pub fn first(
+pub fn first<'a>(
     slot: Slot,
     record: Option<&Record>,
     clock: Clock,
-    world: &impl World,
-) -> Result<Decision, Outcome> {
-    let mut reason = Outcome::New;
-    if let Some(record) = record {
-        match current(record, world) {
-            Some(backend) if backend.flags & Backend::KEEPS == 0 => reason = Outcome::Repinned,
-            Some(_) if clock.ttl == 0 || tick::since(clock.now, record.seen) > clock.ttl => {
-                reason = Outcome::Expired
+    world: &'a impl World,
+) -> Decision<'a> {
+    let Some(record) = record else { return Decision::by_table(slot, Outcome::New, world) };
+    let recorded = lookup(record.backends[0], world);
+    match recorded {
+        Some(backend) if backend.flags & Backend::KEEPS != 0 => {
+            if clock.ttl == 0 || tick::since(clock.now, record.seen) > clock.ttl {
+                Decision::by_table(slot, Outcome::Expired, world)
+            } else {
+                Decision { backend: recorded, reason: Outcome::Pinned }
             }
-            Some(backend) => return Ok(Decision { backend, reason: Outcome::Pinned }),
-            None => reason = Outcome::Repinned,
         }
+        _ => Decision::by_table(slot, Outcome::Repinned, world),
     }
-    let backend = slot.index().and_then(|i| world.backend(i)).ok_or(Outcome::NoBackend)?;
-    Ok(Decision { backend, reason })
 }
 
 /// Backend for a later packet of a connection whose slot is unsettled.
 #[inline(always)]
-pub fn later(slot: Slot, record: Option<&Record>, world: &impl World) -> Result<Decision, Outcome> {
-    if let Some(record) = record {
-        let mut newest = None;
-        for id in record.backends {
-            let Some(backend) = lookup(id, world) else { continue };
-            // Only a client that was moved has several; then the flow says which of them this connection is with.
-            if world.has_flow(&backend) {
-                newest = Some(backend);
-                break;
-            }
-            newest = newest.or(Some(backend));
+pub fn later<'a>(slot: Slot, record: Option<&Record>, world: &'a impl World) -> Decision<'a> {
+    let Some(record) = record else { return Decision::by_table(slot, Outcome::Hash, world) };
+    let mut newest = None;
+    for id in record.backends {
+        let Some(backend) = lookup(id, world) else { continue };
+        // Only a client that was moved has several; then the flow says which of them this connection is with.
+        if world.has_flow(backend) {
+            return Decision { backend: Some(backend), reason: Outcome::Recorded };
         }
-        if let Some(backend) = newest {
-            return Ok(Decision { backend, reason: Outcome::Recorded });
+        if newest.is_none() {
+            newest = Some(backend);
         }
     }
-    let backend = slot.index().and_then(|i| world.backend(i)).ok_or(Outcome::NoBackend)?;
-    Ok(Decision { backend, reason: Outcome::Hash })
+    match newest {
+        Some(_) => Decision { backend: newest, reason: Outcome::Recorded },
+        None => Decision::by_table(slot, Outcome::Hash, world),
+    }
 }
 
 /// The record after a connection to `backend` began: it comes first, and older living ones stay behind it.
@@ -86,33 +99,36 @@ pub fn remember(
     now: u32,
     world: &impl World,
 ) -> Record {
-    let mut next = Record { backends: [0; Record::DEPTH], seen: now, zero: 0 };
-    next.backends[0] = backend.id;
-    if let Some(record) = record {
-        let mut at = 1;
-        for id in record.backends {
-            if id != backend.id && at < Record::DEPTH && lookup(id, world).is_some() {
-                next.backends[at & (Record::DEPTH - 1)] = id;
-                at += 1;
-            }
+    let mut next = Record { backends: [backend.id, 0, 0, 0], seen: now, zero: 0 };
+    let Some(record) = record else { return next };
+    let mut at = 1;
+    for id in record.backends {
+        if id != backend.id && at < Record::DEPTH && lookup(id, world).is_some() {
+            next.backends[at & (Record::DEPTH - 1)] = id;
+            at += 1;
         }
     }
     next
 }
 
-/// The living backend a record stands for.
-#[inline(always)]
-pub fn current(record: &Record, world: &impl World) -> Option<Backend> {
-    lookup(record.backends[0], world)
-}
-
 /// The backend of an id, if this use of the index still lives.
 #[inline(always)]
-fn lookup(id: u32, world: &impl World) -> Option<Backend> {
+fn lookup(id: u32, world: &impl World) -> Option<&Backend> {
     if id == BackendId::NONE.0 {
         return None;
     }
-    world.backend(BackendId(id).index()).filter(|b| b.id == id && b.flags & Backend::ALIVE != 0)
+    match alive(world.backend(BackendId(id).index())) {
+        Some(backend) if backend.id == id => Some(backend),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn alive(backend: Option<&Backend>) -> Option<&Backend> {
+    match backend {
+        Some(b) if b.flags & Backend::ALIVE != 0 => backend,
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -125,8 +141,8 @@ mod tests {
     }
 
     impl World for Fake {
-        fn backend(&self, index: u32) -> Option<Backend> {
-            self.backends.get(index as usize).copied().flatten()
+        fn backend(&self, index: u32) -> Option<&Backend> {
+            self.backends.get(index as usize)?.as_ref()
         }
         fn has_flow(&self, backend: &Backend) -> bool {
             self.flow == Some(backend.id)
@@ -162,8 +178,8 @@ mod tests {
 
     const CLOCK: Clock = Clock { now: 100, ttl: 50 };
 
-    fn went(d: Result<Decision, Outcome>) -> Result<(u32, Outcome), Outcome> {
-        d.map(|d| (BackendId(d.backend.id).index(), d.reason))
+    fn went(d: Decision<'_>) -> Result<(u32, Outcome), Outcome> {
+        d.backend.map(|b| (BackendId(b.id).index(), d.reason)).ok_or(d.reason)
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use aya_ebpf::programs::XdpContext;
 use sticky_common::decide::{self, Clock, Decision};
 use sticky_common::hash;
-use sticky_common::outcome::Outcome;
-use sticky_common::types::{ClientKeyV4, Flow, Frontend, FrontendKeyV4, Handover, Slot, tick};
+use sticky_common::outcome::{Action, Outcome};
+use sticky_common::types::{
+    Backend, BackendId, ClientKeyV4, Flow, Frontend, FrontendKeyV4, Handover, Slot, tick,
+};
 
 use crate::maps::{self, CLIENTS_V4, FLOWS_V4, FRONTENDS_V4};
 use crate::packet::{self, FIN, Headers, NotTcp, RST};
@@ -37,10 +39,12 @@ pub fn choose(ctx: &XdpContext) -> Outcome {
         }
         (backend, Outcome::Hash)
     } else {
-        match ask_records(ctx, &headers, frontend, client, slot) {
-            Ok(choice) => choice,
-            Err(outcome) => return outcome,
+        let mut question = Question { headers: &headers, frontend, client, slot, backend: 0 };
+        let outcome = ask_records(ctx, &mut question);
+        if outcome.action() != Action::Forward {
+            return outcome;
         }
+        (question.backend, outcome)
     };
 
     let bytes = ctx.data_end() - ctx.data();
@@ -52,57 +56,68 @@ pub fn choose(ctx: &XdpContext) -> Outcome {
     reason
 }
 
-/// The way of first packets and of unsettled slots: the client's record, and a flow for the replies.
-#[inline(never)]
-fn ask_records(
-    ctx: &XdpContext,
-    headers: &Headers,
-    frontend: &Frontend,
+/// What the slow way works with; a function takes five arguments at most.
+struct Question<'a> {
+    headers: &'a Headers,
+    frontend: &'a Frontend,
     client: [u8; 4],
     slot: Slot,
-) -> Result<(u32, Outcome), Outcome> {
+    /// The answer.
+    backend: u32,
+}
+
+/// The way of first packets and of unsettled slots: the client's record, and a flow for the replies.
+///
+/// A function of its own, to keep the common way short; the backend goes into the question, since the kernel refuses the
+/// BTF of a result with a tuple.
+#[inline(never)]
+fn ask_records(ctx: &XdpContext, question: &mut Question<'_>) -> Outcome {
+    let &mut Question { headers, frontend, client, slot, .. } = question;
     let maps = Maps { headers, port: frontend.port };
     let now = world::now();
     let key = ClientKeyV4 { service: frontend.service, addr: client };
     let known = CLIENTS_V4.get_ptr_mut(key);
     // SAFETY: map memory stays valid until the program ends. Another CPU may write it meanwhile: each word is then the
     // old or the new one, and an id that is of neither use of its index is refused by the decision.
-    let record = known.map(|r| unsafe { *r });
+    let record = known.map(|r| unsafe { &*r });
 
-    let first = headers.opens();
-    let Decision { backend, reason } = if first {
-        decide::first(slot, record.as_ref(), Clock { now, ttl: frontend.ttl }, &maps)?
+    let Decision { backend, reason } = if headers.opens() {
+        decide::first(slot, record, Clock { now, ttl: frontend.ttl }, &maps)
     } else {
-        decide::later(slot, record.as_ref(), &maps)?
+        decide::later(slot, record, &maps)
     };
-
-    // A choice from the record of an established connection changes nothing in it but the time.
-    let next = match (reason, record) {
-        (Outcome::Recorded, Some(mut record)) => {
-            record.seen = now;
-            record
-        }
-        _ => decide::remember(record.as_ref(), &backend, now, &maps),
-    };
-    match known {
-        // SAFETY: as above; in place, since an update of an LRU map allocates.
-        Some(at) => unsafe { *at = next },
-        // A full table forgets the least recently used; with no memory at all the slot still answers.
-        None => drop(CLIENTS_V4.insert(key, next, 0)),
+    let Some(backend) = backend else { return reason };
+    let noted = note_flow(ctx, &maps, frontend, backend, now);
+    if noted.action() != Action::Forward {
+        return noted;
     }
-    note_flow(ctx, &maps, frontend, &backend, now)?;
-    Ok((sticky_common::types::BackendId(backend.id).index(), reason))
+    match known {
+        // What the record said of an established connection stays, but for the time.
+        // SAFETY: as above; in place, since an update of an LRU map allocates.
+        Some(at) if reason == Outcome::Recorded => unsafe { (*at).seen = now },
+        _ => {
+            let next = decide::remember(record, backend, now, &maps);
+            match known {
+                // SAFETY: as above.
+                Some(at) => unsafe { *at = next },
+                // A full table forgets the least recently used; with no memory at all the slot still answers.
+                None => drop(CLIENTS_V4.insert(key, next, 0)),
+            }
+        }
+    }
+    question.backend = BackendId(backend.id).index();
+    reason
 }
 
-/// Remembers the flow, so that its replies are known.
+/// Remembers the flow, so that its replies are known. An outcome that forwards: done.
 #[inline(always)]
 fn note_flow(
     ctx: &XdpContext,
     maps: &Maps<'_>,
     frontend: &Frontend,
-    backend: &sticky_common::types::Backend,
+    backend: &Backend,
     now: u32,
-) -> Result<(), Outcome> {
+) -> Outcome {
     let key = maps.flow_key(backend);
     let opens = maps.headers.opens();
     let [a, b, c, d] = maps.headers.dst;
@@ -118,20 +133,24 @@ fn note_flow(
         opened: if opens { now } else { 0 },
     };
     let Some(at) = FLOWS_V4.get_ptr_mut(key) else {
-        // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
-        return FLOWS_V4.insert(key, flow, 0).map_err(|_| Outcome::Undeliverable);
+        return match FLOWS_V4.insert(key, flow, 0) {
+            Ok(()) => Outcome::Delivered,
+            // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
+            Err(_) => Outcome::Undeliverable,
+        };
     };
     // SAFETY: map memory stays valid until the program ends; races as with the record.
     let old = unsafe { &mut *at };
-    if !maps.same_frontend(old) && !old.closed() && tick::since(now, old.seen) < FLOW_LIVES {
-        return Err(Outcome::Collision);
+    let same = maps.same_frontend(old);
+    if !same && !old.closed() && tick::since(now, old.seen) < FLOW_LIVES {
+        return Outcome::Collision;
     }
-    if !opens && maps.same_frontend(old) {
+    if !opens && same {
         flow.state = old.state | end_bits(maps.headers.flags);
         flow.opened = old.opened;
     }
     *old = flow;
-    Ok(())
+    Outcome::Delivered
 }
 
 /// Remembers that the client ended a flow, so that the same ports can serve another.
@@ -139,7 +158,7 @@ fn note_flow(
 fn note_end(headers: &Headers, frontend: &Frontend, backend: u32) {
     let maps = Maps { headers, port: frontend.port };
     let Some(backend) = world::backend(backend) else { return };
-    let Some(flow) = FLOWS_V4.get_ptr_mut(maps.flow_key(&backend)) else { return };
+    let Some(flow) = FLOWS_V4.get_ptr_mut(maps.flow_key(backend)) else { return };
     // SAFETY: map memory stays valid until the program ends; races as with the record.
     let flow = unsafe { &mut *flow };
     if maps.same_frontend(flow) {

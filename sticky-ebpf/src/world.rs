@@ -39,8 +39,8 @@ impl Maps<'_> {
 
 impl World for Maps<'_> {
     #[inline(always)]
-    fn backend(&self, index: u32) -> Option<Backend> {
-        backend(index)
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        BACKENDS.get(index)
     }
 
     #[inline(always)]
@@ -53,8 +53,11 @@ impl World for Maps<'_> {
 
 /// The backend at an index, if it lives. A retired one keeps its id, so that its generation is never lost.
 #[inline(always)]
-pub fn backend(index: u32) -> Option<Backend> {
-    BACKENDS.get(index).copied().filter(|b| b.flags & Backend::ALIVE != 0)
+pub fn backend(index: u32) -> Option<&'static Backend> {
+    match BACKENDS.get(index) {
+        Some(backend) if backend.flags & Backend::ALIVE != 0 => Some(backend),
+        _ => None,
+    }
 }
 
 /// The current tick.

@@ -89,13 +89,14 @@ impl MemoryTable {
         let key = (members.number(), client);
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let record = records.get(&key);
-        let decision = decide::first(slot, record.as_ref(), clock, &world).ok()?;
+        let decision = decide::first(slot, record.as_ref(), clock, &world);
+        let chosen = decision.backend?;
         if remember {
-            let next = decide::remember(record.as_ref(), &decision.backend, clock.now, &world);
+            let next = decide::remember(record.as_ref(), chosen, clock.now, &world);
             records.put(key, next);
         }
         drop(records);
-        let backend = members.name(BackendId(decision.backend.id).index())?.to_owned();
+        let backend = members.name(BackendId(chosen.id).index())?.to_owned();
         Some(Choice { backend, reason: decision.reason })
     }
 }
@@ -122,7 +123,7 @@ impl ClientTable for MemoryTable {
 struct Live<'a>(&'a Members);
 
 impl World for Live<'_> {
-    fn backend(&self, index: u32) -> Option<Backend> {
+    fn backend(&self, index: u32) -> Option<&Backend> {
         self.0.backend(index)
     }
 

@@ -85,20 +85,28 @@ impl Service {
 
 /// No packet is at hand, so no flow is asked.
 impl World for Service {
-    fn backend(&self, index: u32) -> Option<Backend> {
-        self.backends.get(&index).map(|(b, _)| *b)
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        self.backends.get(&index).map(|(b, _)| b)
     }
     fn has_flow(&self, _: &Backend) -> bool {
         false
     }
 }
 
-/// The maps themselves, for `where`.
-struct Loads<'a>(&'a Maps);
+/// The backends of one question as the kernel has them, for `where`.
+struct Loads(HashMap<u32, Backend>);
 
-impl World for Loads<'_> {
-    fn backend(&self, index: u32) -> Option<Backend> {
-        self.0.backends.get(&index).ok().flatten().filter(|b| b.flags & Backend::ALIVE != 0)
+impl Loads {
+    fn of(maps: &Maps, slot: Slot, record: Option<&Record>) -> Self {
+        let recorded = record.into_iter().flat_map(|r| r.backends).map(|id| BackendId(id).index());
+        let read = |index| Some((index, maps.backends.get(&index).ok()??));
+        Self(recorded.chain(slot.index()).filter_map(read).collect())
+    }
+}
+
+impl World for Loads {
+    fn backend(&self, index: u32) -> Option<&Backend> {
+        self.0.get(&index)
     }
     fn has_flow(&self, _: &Backend) -> bool {
         false
@@ -145,7 +153,7 @@ impl ClientTable for Clients {
             let IpAddr::V6(v6) = client else { return None };
             let backend =
                 service.backend(service.slot(hash::client_v6(self.key, v6.octets())).index()?)?;
-            return service.named(&backend, Outcome::Hash);
+            return service.named(backend, Outcome::Hash);
         };
         let addr = masked(client.octets(), service.mask);
         let key = ClientKeyV4 { service: service.index, addr };
@@ -153,14 +161,15 @@ impl ClientTable for Clients {
         let now = reconcile::now();
         let slot = service.slot(hash::client_v4(self.key, addr));
         let clock = Clock { now, ttl: service.ttl };
-        let decision = decide::first(slot, record.as_ref(), clock, service).ok()?;
-        let next = decide::remember(record.as_ref(), &decision.backend, now, service);
+        let decision = decide::first(slot, record.as_ref(), clock, service);
+        let backend = decision.backend?;
+        let next = decide::remember(record.as_ref(), backend, now, service);
         if record != Some(next)
             && let Err(e) = self.maps.clients.set(&key, &next)
         {
             debug!(error = %e, "cannot write a client record");
         }
-        service.named(&decision.backend, decision.reason)
+        service.named(backend, decision.reason)
     }
 
     fn look(&self, service: &str, client: IpAddr) -> Option<Choice> {
@@ -171,8 +180,9 @@ impl ClientTable for Clients {
         let record = self.record(&ClientKeyV4 { service: service.index, addr });
         let slot = self.loaded_slot(service, hash::client_v4(self.key, addr))?;
         let clock = Clock { now: reconcile::now(), ttl: service.ttl };
-        let decision = decide::first(slot, record.as_ref(), clock, &Loads(&self.maps)).ok()?;
-        service.named(&decision.backend, decision.reason)
+        let loads = Loads::of(&self.maps, slot, record.as_ref());
+        let decision = decide::first(slot, record.as_ref(), clock, &loads);
+        service.named(decision.backend?, decision.reason)
     }
 
     fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice> {
@@ -180,6 +190,6 @@ impl ClientTable for Clients {
         let service = index.services.get(service)?;
         let slot = service.slot(maglev::identity(self.key, key));
         let backend = service.backend(slot.index()?)?;
-        service.named(&backend, Outcome::Hash)
+        service.named(backend, Outcome::Hash)
     }
 }

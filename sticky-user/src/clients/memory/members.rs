@@ -76,8 +76,8 @@ impl Members {
         self.slots.get(hash::slot(hash, size) as usize).copied().unwrap_or(Slot::EMPTY)
     }
 
-    pub(super) fn backend(&self, index: u32) -> Option<Backend> {
-        self.places.get(index as usize)?.member.as_ref().map(|(_, backend)| *backend)
+    pub(super) fn backend(&self, index: u32) -> Option<&Backend> {
+        self.places.get(index as usize)?.member.as_ref().map(|(_, backend)| backend)
     }
 
     pub(super) fn name(&self, index: u32) -> Option<&str> {

@@ -1,0 +1,148 @@
+//! Connections through the programs, between namespaces.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::Context as _;
+use sticky::clients::ClientTable as _;
+use sticky::control::DataPathView as _;
+use sticky_common::outcome::Outcome;
+use sticky_tests::demo::{Backends, LINE_PORT, demo_binary};
+use sticky_tests::lines::LineConnection;
+use sticky_tests::netns::Netns;
+use sticky_tests::topology::{NODE, Topology, client, vip};
+
+use crate::rig::{Rig, Spec, UP};
+
+struct Lab {
+    // In the order in which they go.
+    rig: Rig,
+    _demo: Backends,
+    topology: Topology,
+    _backends: Netns,
+    addrs: Vec<Ipv4Addr>,
+}
+
+impl Lab {
+    fn new(count: u8) -> Self {
+        let topology = Topology::new().unwrap();
+        let (backends, addrs) = topology.backends(count).unwrap();
+        let demo = Backends::start(&backends, &demo_binary().unwrap(), &addrs).unwrap();
+        let rig = Rig::start(&topology.node, &["eth0"]).unwrap();
+        let addrs = addrs
+            .into_iter()
+            .map(|a| match a {
+                IpAddr::V4(v4) => v4,
+                IpAddr::V6(_) => unreachable!("the topology is IPv4"),
+            })
+            .collect();
+        Self { rig, _demo: demo, topology, _backends: backends, addrs }
+    }
+
+    fn up(&self, which: impl IntoIterator<Item = usize>) -> Vec<Spec> {
+        which.into_iter().map(|i| Spec(self.addrs[i], UP, 1)).collect()
+    }
+
+    fn serve(&mut self, backends: &[Spec]) {
+        self.rig.serve(&self.topology.node, NODE, 80, LINE_PORT, backends).unwrap();
+    }
+
+    fn open(&self, client: IpAddr) -> anyhow::Result<LineConnection> {
+        let opened = self.topology.clients.enter(|| LineConnection::open(client, vip(80))).unwrap();
+        opened.with_context(|| {
+            format!("outcomes: {:?}", self.rig.path.view.counters().map(|c| c.outcomes))
+        })
+    }
+
+    fn count(&self, outcome: Outcome) -> u64 {
+        let counters = self.rig.path.view.counters().unwrap();
+        counters.outcomes.iter().find(|(o, _)| *o == outcome).unwrap().1
+    }
+}
+
+#[test]
+fn a_backend_sees_the_client_and_where_agrees() {
+    let mut lab = Lab::new(3);
+    lab.serve(&lab.up(0..3));
+    let mut shares: HashMap<String, u32> = HashMap::new();
+    for i in 0..60 {
+        let from = client(i * 97);
+        let before = lab.rig.path.clients.look("s", from).unwrap();
+        let mut connection = lab.open(from).unwrap();
+        assert_eq!(
+            connection.seen, connection.local,
+            "the backend sees the client's own address and port"
+        );
+        connection.ask("hello").unwrap();
+        assert_eq!(connection.instance, format!("backend-{}", before.backend));
+        assert_eq!(before.reason, Outcome::New);
+        assert_eq!(lab.rig.path.clients.look("s", from).unwrap().reason, Outcome::Pinned);
+        *shares.entry(connection.instance.clone()).or_default() += 1;
+    }
+    assert_eq!(shares.len(), 3, "{shares:?}");
+    assert_eq!(lab.count(Outcome::New), 60);
+    assert!(lab.count(Outcome::Hash) >= 60 * 3);
+}
+
+#[test]
+fn connections_and_clients_stay_through_scalings() {
+    let mut lab = Lab::new(10);
+    lab.serve(&lab.up(0..5));
+    let mut open: Vec<_> = (0..40).map(|i| lab.open(client(i)).unwrap()).collect();
+    let known: Vec<_> =
+        (100..200).map(|i| (client(i), lab.open(client(i)).unwrap().instance)).collect();
+    for (round, set) in [0..10, 0..5, 2..8, 0..10].into_iter().enumerate() {
+        let kept = set.clone();
+        lab.serve(&lab.up(set));
+        let lives = |name: &str| kept.clone().any(|i| name == format!("backend-{}", lab.addrs[i]));
+        open.retain(|c| lives(&c.instance));
+        known.retain(|(_, instance)| lives(instance));
+        for connection in &mut open {
+            connection.ask(&format!("round {round}")).unwrap();
+        }
+        for (from, instance) in known.iter().take(30) {
+            assert_eq!(
+                lab.open(*from).unwrap().instance,
+                *instance,
+                "round {round}: a known client moved"
+            );
+        }
+    }
+    assert!(open.len() > 10);
+}
+
+#[test]
+fn a_client_moved_off_a_failing_backend_keeps_its_old_connection() {
+    const FAILING: u32 = sticky_common::types::Backend::ALIVE;
+    let mut lab = Lab::new(3);
+    lab.serve(&lab.up(0..3));
+    let mut first = lab.open(client(1)).unwrap();
+    let at = lab.addrs.iter().position(|a| first.instance == format!("backend-{a}")).unwrap();
+    let mut specs = lab.up(0..3);
+    specs[at] = Spec(lab.addrs[at], FAILING, 0);
+    lab.serve(&specs);
+    let mut second = lab.open(client(1)).unwrap();
+    assert_ne!(second.instance, first.instance);
+    first.ask("still here").unwrap();
+    second.ask("here too").unwrap();
+    // It is up again: the client stays where it is now, and both connections stay where they are.
+    lab.serve(&lab.up(0..3));
+    first.ask("and now").unwrap();
+    second.ask("and now").unwrap();
+    assert_eq!(lab.open(client(1)).unwrap().instance, second.instance);
+}
+
+#[test]
+fn a_new_process_adopts_what_is_there() {
+    let mut lab = Lab::new(4);
+    lab.serve(&lab.up(0..4));
+    let mut open: Vec<_> = (0..20).map(|i| lab.open(client(i)).unwrap()).collect();
+    let pin_dir = lab.rig.pin_dir.clone();
+    let mut next = Rig::adopt(&lab.topology.node, &["eth0"], pin_dir).unwrap();
+    let plan = next.serve(&lab.topology.node, NODE, 80, LINE_PORT, &lab.up(0..4)).unwrap();
+    assert!(plan.is_empty(), "{plan:?}");
+    for connection in &mut open {
+        connection.ask("across the restart").unwrap();
+    }
+    assert_eq!(lab.open(client(3)).unwrap().instance, open[3].instance);
+}

@@ -1,0 +1,4 @@
+//! The programs and maps themselves. Needs root.
+
+mod forward;
+mod rig;

@@ -1,0 +1,131 @@
+//! A data path in a namespace, with plans made by hand.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use sticky::control::plan::{self, Build, Desired, DesiredBackend, DesiredService, Loaded, Plan};
+use sticky::control::{DataPath as _, Names, Reach, reconcile};
+use sticky::datapath::{self, DataPath, Settings, XdpMode};
+use sticky_common::hash::HashKey;
+use sticky_common::maglev;
+use sticky_common::types::{Backend, FrontendKeyV4};
+use sticky_tests::names::{BPF_DIR, unique};
+use sticky_tests::netns::Netns;
+use tokio::runtime::Runtime;
+
+pub const KEY: HashKey = HashKey { k0: 0x0706_0504_0302_0100, k1: 0x0f0e_0d0c_0b0a_0908 };
+pub const UP: u32 = Backend::ALIVE | Backend::KEEPS;
+pub const TABLE_SIZE: u32 = 16_381;
+
+/// A running data path; detached with the value.
+pub struct Rig {
+    pub path: DataPath,
+    pub pin_dir: PathBuf,
+    loaded: Loaded,
+    runtime: Runtime,
+}
+
+/// A backend of a test: address, flags, weight.
+#[derive(Clone, Copy)]
+pub struct Spec(pub Ipv4Addr, pub u32, pub u32);
+
+impl Rig {
+    /// Attaches to interfaces of a namespace.
+    pub fn start(node: &Netns, interfaces: &[&str]) -> anyhow::Result<Self> {
+        Self::adopt(node, interfaces, PathBuf::from(BPF_DIR).join(unique()))
+    }
+
+    /// The same over the pins of an earlier one.
+    pub fn adopt(node: &Netns, interfaces: &[&str], pin_dir: PathBuf) -> anyhow::Result<Self> {
+        let settings = Settings {
+            pin_dir: pin_dir.clone(),
+            interfaces: interfaces.iter().map(|i| (*i).to_owned()).collect(),
+            mode: XdpMode::Auto,
+            table_size: TABLE_SIZE,
+            max_clients: 10_000,
+            hash_key: KEY,
+            log: false,
+        };
+        node.enter(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()?;
+            let mut path = datapath::start(&settings, runtime.handle()).context("start")?;
+            let loaded = path.executor.loaded().context("adopt")?;
+            Ok(Self { path, pin_dir, loaded, runtime })
+        })?
+    }
+
+    /// Makes one service `s` with a frontend say what is given.
+    pub fn serve(
+        &mut self,
+        node: &Netns,
+        vip: Ipv4Addr,
+        port: u16,
+        target: u16,
+        backends: &[Spec],
+    ) -> anyhow::Result<Plan> {
+        let addrs: Vec<_> = backends.iter().map(|b| IpAddr::V4(b.0)).collect();
+        let reach = node.enter(|| self.path.executor.reach(&addrs))??;
+        let mut names = Names::default();
+        names.services.insert(1, "s".into());
+        names.clients.insert(1, ([255; 4], 60));
+        let desired = Desired {
+            services: vec![DesiredService {
+                identity: 1,
+                ttl: 60,
+                mask: [255; 4],
+                backends: backends
+                    .iter()
+                    .map(|b| desired(b, &reach, &mut names))
+                    .collect::<anyhow::Result<_>>()?,
+                frontends: vec![(
+                    FrontendKeyV4 {
+                        addr: vip.octets(),
+                        port: port.to_be_bytes(),
+                        proto: 6,
+                        zero: 0,
+                    },
+                    target.to_be_bytes(),
+                )],
+            }],
+        };
+        let build = Build {
+            table_size: TABLE_SIZE,
+            now: reconcile::now(),
+            rekeyed: self.path.executor.rekeyed(),
+        };
+        let (plan, after) = plan::diff(&self.loaded, &desired, build)?;
+        self.path.executor.apply(&plan, &after, &names)?;
+        self.loaded = after;
+        Ok(plan)
+    }
+}
+
+fn desired(
+    spec: &Spec,
+    reach: &HashMap<IpAddr, Reach>,
+    names: &mut Names,
+) -> anyhow::Result<DesiredBackend> {
+    let Some(Reach::Device(ifindex)) = reach.get(&IpAddr::V4(spec.0)) else {
+        anyhow::bail!("no way to {}: {reach:?}", spec.0)
+    };
+    let identity = u64::from(u32::from(spec.0));
+    names.backends.insert(identity, spec.0.to_string());
+    let mut addr = [0; 16];
+    addr[..4].copy_from_slice(&spec.0.octets());
+    let member = maglev::identity(KEY, &spec.0.octets());
+    Ok(DesiredBackend { identity, member, addr, ifindex: *ifindex, flags: spec.1, weight: spec.2 })
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = &self.runtime;
+        if let Err(e) = datapath::detach(&self.pin_dir) {
+            eprintln!("cannot detach: {e}");
+        }
+    }
+}
