@@ -25,6 +25,9 @@ pub struct Keys {
     cookies: Vec<CookieKey>,
 }
 
+/// Keys in force, replaced when their file changes.
+pub type Shared = arc_swap::ArcSwap<Keys>;
+
 /// Names a key without revealing anything of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId(pub [u8; KeyId::BYTES]);

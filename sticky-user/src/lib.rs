@@ -12,5 +12,6 @@ pub mod keys;
 pub mod labels;
 pub mod model;
 pub mod provider;
+pub mod proxy;
 pub mod swarm;
 pub mod telemetry;

@@ -1,0 +1,253 @@
+//! The layer-7 half: an HTTP reverse proxy that keeps sessions.
+//!
+//! Path of a request: `worker` accepts → `connection` reads it → `request` finds its route in `routes`, has `choice` choose a
+//! backend (`seal` opens cookies), cleans `headers`, tells the backend who asks (`forwarded`), sends it by `upstream` →
+//! `learn` says what happens to our cookie → `body` streams → `exchange` counts and logs. `respond` has every refusal.
+
+mod body;
+mod choice;
+mod connection;
+mod cookies;
+mod ejection;
+mod exchange;
+mod forwarded;
+mod headers;
+mod host;
+mod learn;
+mod listener;
+mod metrics;
+mod random;
+mod reason;
+mod request;
+mod respond;
+mod routes;
+pub mod seal;
+mod service;
+mod settings;
+mod stats;
+mod tunnel;
+mod upstream;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use sticky_common::hash::HashKey;
+use tokio::sync::{mpsc, watch};
+
+use crate::clients::ClientTable;
+use crate::keys::Keys;
+use crate::model::Snapshot;
+
+pub use reason::Reason;
+pub use settings::{Limits, Settings, Timeouts};
+pub use stats::{BackendStats, ServiceStats};
+
+use routes::Routes;
+use stats::Registry;
+use worker::Worker;
+
+/// `x-server-info`.
+const SERVER_INFO: &str = concat!("sticky/", env!("CARGO_PKG_VERSION"), " linux/");
+
+/// A running proxy. Dropped without [`Proxy::drain`], it ends at once.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    registry: Mutex<Registry>,
+    life: watch::Sender<Life>,
+    /// How many connections each worker cut at its end.
+    ended: tokio::sync::Mutex<mpsc::UnboundedReceiver<usize>>,
+    http: Option<SocketAddr>,
+}
+
+/// What all workers read.
+struct Shared {
+    settings: Settings,
+    routes: ArcSwap<Routes>,
+    changed: watch::Sender<()>,
+    keys: Arc<ArcSwap<Keys>>,
+    hash_key: HashKey,
+    clients: Arc<dyn ClientTable>,
+    proxy_id: HeaderValue,
+    server_info: HeaderValue,
+    started: Instant,
+}
+
+impl Shared {
+    /// Milliseconds since the start, never 0.
+    fn clock_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+/// Whether workers go on.
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Serving,
+    /// What is not done at this time is cut.
+    Ends(tokio::time::Instant),
+}
+
+/// Requests of a backend, for the status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendCount {
+    pub service: String,
+    pub backend: String,
+    pub requests: u64,
+    pub in_progress: u32,
+}
+
+/// What a cookie of ours says, for `sticky where --cookie`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CookieView {
+    pub reason: Reason,
+    /// The backend it names, as far as it opens and is for this service.
+    pub backend: Option<String>,
+}
+
+impl Proxy {
+    /// Binds the listeners and starts the workers; until the first [`Proxy::publish`] every host is unknown.
+    pub fn start(
+        settings: Settings,
+        keys: Arc<ArcSwap<Keys>>,
+        clients: Arc<dyn ClientTable>,
+    ) -> anyhow::Result<Self> {
+        let listeners = match settings.http {
+            None => Vec::new(),
+            Some(addr) => listener::bind(addr, settings.workers.get())
+                .with_context(|| format!("cannot listen on {addr} for HTTP (--http)"))?,
+        };
+        let http = listeners.first().map(std::net::TcpListener::local_addr).transpose()?;
+        let proxy_id = HeaderValue::from_str(&settings.proxy_id)
+            .with_context(|| format!("host name {:?} cannot be a header", settings.proxy_id))?;
+        let server_info = HeaderValue::try_from([SERVER_INFO, std::env::consts::ARCH].concat())?;
+        let shared = Arc::new(Shared {
+            routes: ArcSwap::default(),
+            changed: watch::Sender::new(()),
+            hash_key: keys.load().hash,
+            keys,
+            clients,
+            proxy_id,
+            server_info,
+            started: Instant::now(),
+            settings,
+        });
+        let life = watch::Sender::new(Life::Serving);
+        let (done, ended) = mpsc::unbounded_channel();
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let (shared, life, done) = (shared.clone(), life.subscribe(), done.clone());
+            std::thread::Builder::new()
+                .name(format!("proxy-{number}"))
+                .spawn(move || {
+                    let cut = run_worker(shared, listener, life).unwrap_or_else(|error| {
+                        tracing::error!(error = format!("{error:#}"), "proxy worker ended");
+                        0
+                    });
+                    // Nobody waits when the proxy was dropped.
+                    let _ = done.send(cut);
+                })
+                .context("cannot start a proxy thread")?;
+        }
+        Ok(Self {
+            shared,
+            registry: Mutex::default(),
+            life,
+            ended: tokio::sync::Mutex::new(ended),
+            http,
+        })
+    }
+
+    /// Where plain HTTP is taken.
+    #[must_use]
+    pub const fn http_addr(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Puts a snapshot in force for all requests from now on, waiting ones included.
+    pub fn publish(&self, snapshot: &Snapshot) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let cluster = self.shared.settings.service_cluster.as_deref();
+        let routes = Routes::build(snapshot, cluster, self.shared.hash_key, &mut registry);
+        self.shared.routes.store(Arc::new(routes));
+        self.shared.changed.send_replace(());
+    }
+
+    /// Requests of every backend in force.
+    #[must_use]
+    pub fn backends(&self) -> Vec<BackendCount> {
+        let routes = self.shared.routes.load();
+        let count = |service: &service::Service, backend: &service::Backend| BackendCount {
+            service: service.id.clone(),
+            backend: backend.id.clone(),
+            requests: backend.stats.requests.load(Ordering::Relaxed),
+            in_progress: backend.stats.in_progress.load(Ordering::Relaxed),
+        };
+        let services = routes.services.iter();
+        services.flat_map(|s| s.backends.iter().map(move |b| count(s, b))).collect()
+    }
+
+    /// Counters of a service in force, by id.
+    #[must_use]
+    pub fn service(&self, id: &str) -> Option<Arc<ServiceStats>> {
+        let routes = self.shared.routes.load();
+        routes.services.iter().find(|service| service.id == id).map(|service| service.stats.clone())
+    }
+
+    /// Registers the `sticky_http_*`, `sticky_affinity` and `sticky_retries` metrics; the registry's prefix is `sticky`.
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        metrics::register(&self.shared, registry);
+    }
+
+    /// What a value of our cookie says for a service (by id), as if its named cookie came with it.
+    #[must_use]
+    pub fn cookie(&self, service: &str, value: &str) -> Option<CookieView> {
+        let routes = self.shared.routes.load();
+        let service = routes.services.iter().find(|s| s.id == service)?;
+        let name = &service.cookie.as_ref()?.own_name;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let opened = seal::open(&self.shared.keys.load(), name, value.as_bytes(), now.as_secs());
+        Some(match opened {
+            Ok(pin) if pin.service == service.hash => {
+                let at = service.position(&pin.task);
+                let stays =
+                    at.and_then(|at| service.backends.get(at)).is_some_and(|b| b.state.keeps());
+                let reason = if stays { Reason::Pinned } else { Reason::Repinned };
+                CookieView { reason, backend: Some(pin.task) }
+            }
+            Err(seal::Bad::Expired) => CookieView { reason: Reason::Expired, backend: None },
+            _ => CookieView { reason: Reason::Invalid, backend: None },
+        })
+    }
+
+    /// Takes no more connections, finishes the requests, and returns how many connections were cut after `timeout`.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        self.life.send_replace(Life::Ends(tokio::time::Instant::now() + timeout));
+        let mut ended = self.ended.lock().await;
+        let mut cut = 0;
+        while let Some(more) = ended.recv().await {
+            cut += more;
+        }
+        cut
+    }
+}
+
+fn run_worker(
+    shared: Arc<Shared>,
+    listener: std::net::TcpListener,
+    life: watch::Receiver<Life>,
+) -> anyhow::Result<usize> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .context("cannot start the runtime of a proxy thread")?;
+    runtime.block_on(async move {
+        let worker = Worker::new(shared)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        Ok(worker.run(listener, life).await)
+    })
+}

@@ -1,0 +1,212 @@
+//! The backend of a request: cookie, then hash, then the client table, then load (contract, section 5).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use sticky_common::hash::{self, HashKey};
+
+use super::cookies;
+use super::random::Random;
+use super::reason::Reason;
+use super::routes::Route;
+use super::seal::{self, Bad, Pin};
+use super::service::{Backend, Service};
+use crate::clients::ClientTable;
+use crate::keys::Keys;
+use crate::model::CookieMode;
+
+/// What a request carries that a choice can go by; read once, whatever is tried.
+#[derive(Default)]
+pub(super) struct Presented {
+    pub pin: Option<Pin>,
+    bad: Option<Bad>,
+}
+
+impl Presented {
+    /// The first cookie of ours that opens for a service of this route, if it counts.
+    pub(super) fn read(headers: &HeaderMap, route: &Route, keys: &Keys, now: u64) -> Self {
+        let mut bad = None;
+        for (name, value) in cookies::pairs(headers) {
+            let named = |service: &&Arc<Service>| {
+                service.cookie.as_ref().is_some_and(|cookie| cookie.own_name.as_bytes() == name)
+            };
+            let Some(first) = route.services.iter().find(named) else { continue };
+            let own_name = first.cookie.as_ref().map_or("", |cookie| &cookie.own_name);
+            match seal::open(keys, own_name, value, now) {
+                Ok(pin) => {
+                    let service =
+                        route.services.iter().filter(named).find(|s| s.hash == pin.service);
+                    let Some(cookie) = service.and_then(|service| service.cookie.as_ref()) else {
+                        bad = bad.or(Some(Bad::Invalid));
+                        continue;
+                    };
+                    // Alone it does not count: the application's session is over, or was never begun.
+                    let counts = cookie.mode == CookieMode::Insert
+                        || cookies::present(headers, &cookie.names) != 0;
+                    return Self { pin: counts.then_some(pin), bad: None };
+                }
+                Err(Bad::Expired) => bad = Some(Bad::Expired),
+                Err(Bad::Invalid) => bad = bad.or(Some(Bad::Invalid)),
+            }
+        }
+        Self { pin: None, bad }
+    }
+
+    /// Reason of a new choice.
+    const fn reason(&self) -> Reason {
+        match (&self.pin, self.bad) {
+            (Some(_), _) => Reason::Repinned,
+            (None, Some(Bad::Expired)) => Reason::Expired,
+            (None, Some(Bad::Invalid)) => Reason::Invalid,
+            (None, None) => Reason::New,
+        }
+    }
+}
+
+/// A backend, and why.
+pub(super) struct Choice {
+    pub service: Arc<Service>,
+    pub backend: usize,
+    pub reason: Reason,
+}
+
+impl Choice {
+    pub(super) fn backend(&self) -> &Backend {
+        self.service.backends.get(self.backend).expect("chosen among them")
+    }
+}
+
+/// Why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoChoice {
+    /// No service of the route has a backend just now.
+    Nobody,
+    /// The client's own is lost, and the service wants no other (`sticky.on_loss=strict`).
+    Lost,
+}
+
+/// Everything a choice depends on besides the route.
+pub(super) struct Chooser<'a> {
+    pub clients: &'a dyn ClientTable,
+    pub random: &'a Random,
+    pub key: HashKey,
+    pub now_ms: u64,
+    pub client: IpAddr,
+    pub headers: &'a HeaderMap,
+    /// Pools of the backends that this request failed at.
+    pub failed: &'a [u64],
+}
+
+impl Chooser<'_> {
+    pub(super) fn choose(&self, route: &Route, presented: &Presented) -> Result<Choice, NoChoice> {
+        let mut service = None;
+        if let Some(pin) = &presented.pin {
+            let pinned = route.services.iter().find(|service| service.hash == pin.service);
+            if let Some(pinned) = pinned {
+                if let Some(backend) =
+                    pinned.position(&pin.task).filter(|at| self.keeps(pinned, *at))
+                {
+                    return Ok(Choice { service: pinned.clone(), backend, reason: Reason::Pinned });
+                }
+                if pinned.strict {
+                    return Err(NoChoice::Lost);
+                }
+                // Sticky to the version before the task.
+                service = Some(pinned).filter(|service| service.takes_new(self.failed));
+            }
+        }
+        let service = service.or_else(|| self.version(route)).ok_or(NoChoice::Nobody)?;
+        let (backend, reason) = self.within(service, presented).ok_or(NoChoice::Nobody)?;
+        Ok(Choice { service: service.clone(), backend, reason })
+    }
+
+    /// Whether a backend goes on with the clients it has.
+    fn keeps(&self, service: &Service, at: usize) -> bool {
+        let Some(backend) = service.backends.get(at) else { return false };
+        backend.state.keeps()
+            && !self.failed.contains(&backend.pool)
+            && (!service.ejected(at, self.now_ms) || !service.takes_new(&[backend.pool]))
+    }
+
+    /// One of the services that share a route, by weight; for `ip_hash` the one that knows the client, or by its hash.
+    fn version<'r>(&self, route: &'r Route) -> Option<&'r Arc<Service>> {
+        if let [only] = route.services.as_slice() {
+            return Some(only);
+        }
+        let known = |service: &&Arc<Service>| {
+            service.ip_hash
+                && self
+                    .clients
+                    .look(&service.id, self.client)
+                    .is_some_and(|c| Reason::from(c.reason) == Reason::Pinned)
+        };
+        if let Some(service) = route.services.iter().find(known) {
+            return Some(service);
+        }
+        let usable = || route.services.iter().filter(|service| service.takes_new(self.failed));
+        let total: u32 = usable().fold(0, |sum, service| sum.saturating_add(service.weight));
+        let hashed = route.services.iter().any(|service| service.ip_hash);
+        let mut rest = if hashed {
+            // The other half of the hash chooses the slot.
+            hash::slot(self.client_hash() << 32, total)
+        } else {
+            self.random.below(total)
+        };
+        for service in usable() {
+            if rest < service.weight {
+                return Some(service);
+            }
+            rest -= service.weight;
+        }
+        // All weights are 0, or the client table still knows somebody.
+        usable().next().or(route.services.first())
+    }
+
+    fn within(&self, service: &Service, presented: &Presented) -> Option<(usize, Reason)> {
+        if let Some((at, reason)) = self.by_value(service).filter(|(at, _)| self.open(service, *at))
+        {
+            return Some((at, reason));
+        }
+        if service.ip_hash
+            && let Some(choice) = self.clients.choose(&service.id, self.client)
+        {
+            let reason = match (Reason::from(choice.reason), presented.reason()) {
+                (reason, Reason::New) | (reason @ Reason::Pinned, Reason::Invalid) => reason,
+                (_, reason) => reason,
+            };
+            match service.position(&choice.backend) {
+                Some(at) if self.keeps(service, at) => return Some((at, reason)),
+                _ => {
+                    let at = service.stand_in(self.client_hash(), self.failed, self.now_ms);
+                    if let Some(at) = at {
+                        return Some((at, Reason::Repinned));
+                    }
+                }
+            }
+        }
+        let at = service.better_of_two(self.random, self.failed, self.now_ms)?;
+        Some((at, presented.reason()))
+    }
+
+    /// `hash` mode: the owner of the first named cookie's value.
+    fn by_value(&self, service: &Service) -> Option<(usize, Reason)> {
+        let cookie = service.cookie.as_ref().filter(|cookie| cookie.mode == CookieMode::Hash)?;
+        let (_, value) = cookies::pairs(self.headers)
+            .find(|(name, _)| cookies::bit(&cookie.names, name).is_some())?;
+        let choice = self.clients.hashed(&service.id, value)?;
+        Some((service.position(&choice.backend)?, Reason::Hash))
+    }
+
+    fn open(&self, service: &Service, at: usize) -> bool {
+        service.backends.get(at).is_some_and(|backend| backend.state.takes_new())
+            && self.keeps(service, at)
+    }
+
+    fn client_hash(&self) -> u64 {
+        match self.client {
+            IpAddr::V4(addr) => hash::client_v4(self.key, addr.octets()),
+            IpAddr::V6(addr) => hash::client_v6(self.key, addr.octets()),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A client's connection: its deadlines, its requests, its end.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tracing::debug;
+
+use super::forwarded::Peer;
+use super::request;
+use super::settings::{Limits, Timeouts};
+use super::worker::Worker;
+
+/// What a connection is doing, for its deadlines.
+#[derive(Debug)]
+pub(super) struct Phase(AtomicU8);
+
+impl Phase {
+    /// The last request is done, and nobody has looked at the clock since.
+    const DONE: u8 = 0;
+    /// No byte of a request.
+    const IDLE: u8 = 1;
+    /// A part of a request's head.
+    const HEAD: u8 = 2;
+    /// A request in progress, or a tunnel.
+    const BUSY: u8 = 3;
+
+    pub(super) fn busy(&self) {
+        self.set(Self::BUSY);
+    }
+
+    pub(super) fn done(&self) {
+        self.set(Self::DONE);
+    }
+
+    fn set(&self, phase: u8) {
+        self.0.store(phase, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The HTTP of all client connections.
+pub(super) fn builder(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.max_buf_size(limits.head).max_header_size(limits.head);
+    http
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer) {
+    let phase = Arc::new(Phase(AtomicU8::new(Phase::HEAD)));
+    let io = TokioIo::new(Io::new(stream, phase.clone(), worker.timeouts()));
+    let (peer, served) = (Rc::new(peer), worker.clone());
+    let service = service_fn(move |incoming| {
+        request::answer(served.clone(), peer.clone(), phase.clone(), incoming)
+    });
+    let mut connection = pin!(worker.http.serve_connection(io, service).with_upgrades());
+    let mut told = false;
+    let watch = worker.hold();
+    let result = std::future::poll_fn(|cx| {
+        if !told {
+            watch.register(cx.waker());
+            if worker.draining() {
+                told = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await;
+    if let Err(error) = result {
+        debug!(%error, "client connection ended");
+    }
+}
+
+/// The socket, closed when a request's head or the next request takes too long.
+struct Io {
+    stream: TcpStream,
+    phase: Arc<Phase>,
+    header: Duration,
+    idle: Duration,
+    /// Since when it is idle, or a head has begun.
+    since: Instant,
+    /// Looks now and then rather than being set for each request.
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Io {
+    fn new(stream: TcpStream, phase: Arc<Phase>, timeouts: &Timeouts) -> Self {
+        let (header, idle) = (timeouts.header, timeouts.idle);
+        // A new connection owes its first request as soon as one that has begun.
+        let alarm = Box::pin(tokio::time::sleep(header));
+        Self { stream, phase, header, idle, since: Instant::now(), alarm }
+    }
+
+    /// Looks at the time; ready when it is up.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.phase.get() {
+            Phase::BUSY => return Poll::Pending,
+            Phase::DONE => {
+                self.phase.set(Phase::IDLE);
+                self.since = Instant::now();
+            }
+            _ => {}
+        }
+        let limit = if self.phase.get() == Phase::HEAD { self.header } else { self.idle };
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let (now, due) = (Instant::now(), self.since + limit);
+            if due <= now {
+                return Poll::Ready(());
+            }
+            // A head that begins meanwhile must not be found late.
+            self.alarm.as_mut().reset(due.min(now + self.header));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(result) => {
+                let waited = matches!(this.phase.get(), Phase::DONE | Phase::IDLE);
+                if waited && buf.filled().len() > before {
+                    this.phase.set(Phase::HEAD);
+                    this.since = Instant::now();
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => match this.poll_deadline(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}

@@ -1,0 +1,177 @@
+//! One request and its response, from the first byte to the last: what is counted and logged when it ends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, StatusCode, Uri};
+use hyper::Request;
+use hyper::body::Incoming;
+
+use super::choice::Choice;
+use super::connection::Phase;
+use super::reason::Reason;
+use super::service::{Backend, Service};
+use super::upstream::Lease;
+
+/// Ends by being dropped.
+pub(super) struct Exchange {
+    began: Instant,
+    method: Method,
+    uri: Uri,
+    pub host: Option<HeaderValue>,
+    pub client: IpAddr,
+    pub id: HeaderValue,
+    status: StatusCode,
+    bytes: u64,
+    complete: bool,
+    upstream: Option<Upstream>,
+    /// The service, for what is answered without a backend.
+    pub service: Option<Arc<Service>>,
+    /// The client's connection, which waits for the next request then.
+    phase: Option<Arc<Phase>>,
+}
+
+/// The backend's side.
+struct Upstream {
+    choice: Choice,
+    began: Instant,
+    took: Option<Duration>,
+    lease: Option<Lease>,
+}
+
+impl Exchange {
+    pub(super) fn new(request: &Request<Incoming>, phase: Arc<Phase>, client: IpAddr) -> Self {
+        phase.busy();
+        Self {
+            began: Instant::now(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: None,
+            client,
+            id: HeaderValue::from_static("-"),
+            status: StatusCode::OK,
+            bytes: 0,
+            complete: false,
+            upstream: None,
+            service: None,
+            phase: Some(phase),
+        }
+    }
+
+    pub(super) fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    pub(super) fn query(&self) -> &str {
+        self.uri.path_and_query().map_or("/", |both| both.as_str())
+    }
+
+    pub(super) const fn status(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    /// The request goes to this backend now; one it went to before is done with it.
+    pub(super) fn chosen(&mut self, choice: Choice) -> &Choice {
+        self.release();
+        let stats = &choice.backend().stats;
+        stats.in_progress.fetch_add(1, Ordering::Relaxed);
+        stats.requests.fetch_add(1, Ordering::Relaxed);
+        self.service = Some(choice.service.clone());
+        let upstream = Upstream { choice, began: Instant::now(), took: None, lease: None };
+        &self.upstream.insert(upstream).choice
+    }
+
+    pub(super) fn choice(&self) -> Option<&Choice> {
+        self.upstream.as_ref().map(|upstream| &upstream.choice)
+    }
+
+    /// The head of the response is here, by this connection.
+    pub(super) fn answered(&mut self, lease: Lease) -> Duration {
+        let Some(upstream) = &mut self.upstream else { return Duration::ZERO };
+        let took = upstream.began.elapsed();
+        upstream.took = Some(took);
+        upstream.lease = Some(lease);
+        took
+    }
+
+    pub(super) const fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// The last byte has come from the backend: its connection is free.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+        if let Some(lease) = self.upstream.as_mut().and_then(|upstream| upstream.lease.take()) {
+            lease.give_back();
+        }
+    }
+
+    /// The connection was upgraded: it belongs to a tunnel now.
+    pub(super) fn tunnelled(&mut self) {
+        self.phase = None;
+    }
+
+    fn release(&mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            upstream.choice.backend().stats.in_progress.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn log(&self, took: Duration) {
+        if !tracing::enabled!(target: "access", tracing::Level::INFO) {
+            return;
+        }
+        let choice = self.choice();
+        let backend: Option<&Backend> = choice.map(Choice::backend);
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        tracing::info!(
+            target: "access",
+            client = %self.client,
+            method = self.method.as_str(),
+            host,
+            path = self.path(),
+            status = self.status.as_u16(),
+            bytes = self.bytes,
+            ms = millis(took),
+            upstream_ms = self.upstream.as_ref().and_then(|upstream| upstream.took).map(millis),
+            service = self.service.as_ref().map(|service| service.name.as_str()),
+            backend = backend.map(|backend| backend.name.as_str()),
+            upstream = backend.map(|backend| tracing::field::display(backend.addr)),
+            affinity = choice.map(|choice| choice.reason.as_str()),
+            request_id = self.id.to_str().unwrap_or_default(),
+            complete = self.complete,
+        );
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let took = self.began.elapsed();
+        if let Some(service) = &self.service {
+            service.stats.finished(self.status.as_u16(), took);
+        }
+        if let Some(reason) = self.choice().map(|choice| choice.reason) {
+            self.count(reason);
+        }
+        self.log(took);
+        self.release();
+        if let Some(phase) = self.phase.take() {
+            phase.done();
+        }
+    }
+}
+
+impl Exchange {
+    fn count(&self, reason: Reason) {
+        if let Some(service) = &self.service {
+            service.stats.chosen(reason);
+        }
+    }
+}
+
+/// Milliseconds with three digits behind the point.
+fn millis(took: Duration) -> f64 {
+    (took.as_micros() as f64) / 1000.0
+}

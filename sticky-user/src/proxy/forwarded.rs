@@ -1,0 +1,278 @@
+//! Who the client is, and how a backend is told.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{FORWARDED, HOST, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+use super::headers::X_REQUEST_ID;
+
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(super) static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
+
+/// The other end of a client's connection; what its requests have in common is made once.
+pub(super) struct Peer {
+    pub addr: IpAddr,
+    pub trusted: bool,
+    pub https: bool,
+    port: u16,
+    ip: HeaderValue,
+    last: RefCell<Option<PerHost>>,
+}
+
+/// Made again only when the `Host` of a connection changes.
+struct PerHost {
+    host: HeaderValue,
+    port: HeaderValue,
+    forwarded: HeaderValue,
+}
+
+impl Peer {
+    pub(super) fn new(peer: SocketAddr, local: SocketAddr, https: bool, trusted: &[IpNet]) -> Self {
+        let addr = peer.ip().to_canonical();
+        Self {
+            addr,
+            trusted: trusted.iter().any(|net| net.contains(&addr)),
+            https,
+            port: local.port(),
+            ip: text(&addr.to_string()),
+            last: RefCell::new(None),
+        }
+    }
+
+    /// The client: the peer itself, or who a trusted one says it is.
+    pub(super) fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+        if !self.trusted {
+            return self.addr;
+        }
+        let lines: Vec<&str> =
+            headers.get_all(&X_FORWARDED_FOR).iter().filter_map(|v| v.to_str().ok()).collect();
+        let mut client = self.addr;
+        for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+            let Some(addr) = address(hop.trim()) else { break };
+            client = addr;
+            if !trusted.iter().any(|net| net.contains(&addr)) {
+                break;
+            }
+        }
+        client
+    }
+
+    /// Whether the client's own connection was encrypted, by us or by what a trusted peer says.
+    pub(super) fn secure(&self, headers: &HeaderMap) -> bool {
+        self.https
+            || (self.trusted
+                && headers
+                    .get(&X_FORWARDED_PROTO)
+                    .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https")))
+    }
+
+    /// The request id that a trusted peer gave.
+    pub(super) fn request_id(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let id = headers.get(&X_REQUEST_ID).filter(|_| self.trusted)?;
+        (!id.is_empty() && id.len() <= 128).then(|| id.clone())
+    }
+
+    /// Sets what the backend is told; `host` is what the client asked for.
+    pub(super) fn tell(
+        &self,
+        headers: &mut HeaderMap,
+        host: &HeaderValue,
+        client: IpAddr,
+        id: &HeaderValue,
+    ) {
+        headers.reserve(8);
+        headers.insert(&X_REQUEST_ID, id.clone());
+        headers.insert(HOST, host.clone());
+        let mut last = self.last.borrow_mut();
+        let known = match &mut *last {
+            Some(known) if known.host == *host => known,
+            other => other.insert(self.per_host(host)),
+        };
+        if self.trusted {
+            self.tell_on(headers, known, client);
+            return;
+        }
+        headers.remove(&X_FORWARDED_PREFIX);
+        headers.insert(&X_REAL_IP, self.ip.clone());
+        headers.insert(&X_FORWARDED_FOR, self.ip.clone());
+        headers.insert(&X_FORWARDED_PROTO, self.proto());
+        headers.insert(&X_FORWARDED_HOST, known.host.clone());
+        headers.insert(&X_FORWARDED_PORT, known.port.clone());
+        headers.insert(FORWARDED, known.forwarded.clone());
+    }
+
+    /// Behind a trusted proxy: its word stays, ours is added.
+    fn tell_on(&self, headers: &mut HeaderMap, known: &PerHost, client: IpAddr) {
+        append(headers, &X_FORWARDED_FOR, &self.ip);
+        append(headers, &FORWARDED, &known.forwarded);
+        let ip = if client == self.addr { self.ip.clone() } else { text(&client.to_string()) };
+        headers.insert(&X_REAL_IP, ip);
+        headers.entry(&X_FORWARDED_PROTO).or_insert_with(|| self.proto());
+        headers.entry(&X_FORWARDED_HOST).or_insert_with(|| known.host.clone());
+        headers.entry(&X_FORWARDED_PORT).or_insert_with(|| known.port.clone());
+    }
+
+    const fn proto(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.https { "https" } else { "http" })
+    }
+
+    fn per_host(&self, host: &HeaderValue) -> PerHost {
+        let name = host.to_str().unwrap_or_default();
+        let port = port_of(name).unwrap_or(self.port);
+        let mut forwarded = String::with_capacity(name.len() + 64);
+        // A node that is not plain IPv4, and a host with a port, must be quoted (RFC 7239, section 6).
+        let written = match self.addr {
+            IpAddr::V4(addr) => write!(forwarded, "for={addr}"),
+            IpAddr::V6(addr) => write!(forwarded, "for=\"[{addr}]\""),
+        };
+        written.expect("a String takes every write");
+        if !name.is_empty() && !name.contains(['"', '\\']) {
+            let token =
+                name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+            let quote = if token { "" } else { "\"" };
+            forwarded.extend([";host=", quote, name, quote]);
+        }
+        forwarded.push_str(if self.https { ";proto=https" } else { ";proto=http" });
+        PerHost { host: host.clone(), port: HeaderValue::from(port), forwarded: text(&forwarded) }
+    }
+}
+
+/// All lines of a header and one value more, as one line.
+fn append(headers: &mut HeaderMap, name: &HeaderName, last: &HeaderValue) {
+    let mut line = Vec::new();
+    for value in headers.get_all(name) {
+        line.extend_from_slice(value.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(last.as_bytes());
+    // Made of valid values; were it none, the peer's own word would still be the truth.
+    headers.insert(name, HeaderValue::from_bytes(&line).unwrap_or_else(|_| last.clone()));
+}
+
+fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+}
+
+/// Port of an authority, if it names one.
+fn port_of(host: &str) -> Option<u16> {
+    let (_, port) = host.rsplit_once(':')?;
+    port.parse().ok()
+}
+
+/// `198.51.100.7`, `198.51.100.7:1234`, `2001:db8::7`, `[2001:db8::7]:1234`.
+fn address(hop: &str) -> Option<IpAddr> {
+    let addr = hop
+        .parse()
+        .or_else(|_| hop.parse::<SocketAddr>().map(|a| a.ip()))
+        .or_else(|_| hop.trim_start_matches('[').trim_end_matches(']').parse());
+    addr.ok().map(|addr: IpAddr| addr.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets() -> Vec<IpNet> {
+        vec!["198.51.100.0/24".parse().unwrap()]
+    }
+
+    fn peer(addr: &str) -> Peer {
+        Peer::new(addr.parse().unwrap(), "127.0.0.1:8080".parse().unwrap(), false, &nets())
+    }
+
+    fn told(
+        peer: &Peer,
+        host: &'static str,
+        lines: &[(&'static str, &'static str)],
+    ) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let client = peer.client(&headers, &nets());
+        peer.tell(
+            &mut headers,
+            &HeaderValue::from_static(host),
+            client,
+            &HeaderValue::from_static("id"),
+        );
+        let mut all: Vec<_> =
+            headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        all.sort();
+        all
+    }
+
+    const CLAIMS: &[(&str, &str)] = &[
+        ("x-forwarded-for", "203.0.113.5"),
+        ("x-forwarded-for", "203.0.113.9, 198.51.100.77"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "front"),
+        ("x-forwarded-port", "443"),
+        ("x-real-ip", "203.0.113.66"),
+        ("forwarded", "for=203.0.113.9"),
+    ];
+
+    #[test]
+    fn a_stranger_is_not_believed() {
+        let all = told(&peer("[::ffff:203.0.113.7]:4000"), "demo.local", CLAIMS);
+        assert_eq!(
+            all,
+            [
+                "forwarded: for=203.0.113.7;host=demo.local;proto=http",
+                "host: demo.local",
+                "x-forwarded-for: 203.0.113.7",
+                "x-forwarded-host: demo.local",
+                "x-forwarded-port: 8080",
+                "x-forwarded-proto: http",
+                "x-real-ip: 203.0.113.7",
+                "x-request-id: id",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_and_we_add_ourselves() {
+        let all = told(&peer("198.51.100.1:4000"), "demo.local:81", CLAIMS);
+        assert_eq!(
+            all,
+            [
+                "forwarded: for=203.0.113.9, for=198.51.100.1;host=\"demo.local:81\";proto=http",
+                "host: demo.local:81",
+                "x-forwarded-for: 203.0.113.5, 203.0.113.9, 198.51.100.77, 198.51.100.1",
+                "x-forwarded-host: front",
+                "x-forwarded-port: 443",
+                "x-forwarded-proto: https",
+                "x-real-ip: 203.0.113.9",
+                "x-request-id: id",
+            ]
+        );
+        let all = told(&peer("198.51.100.1:4000"), "demo.local:81", &[]);
+        assert!(all.contains(&"x-forwarded-port: 81".to_owned()), "{all:?}");
+    }
+
+    #[test]
+    fn ipv6_is_quoted_and_other_hosts_are_told_on_one_connection() {
+        let p = peer("[2001:db8::7]:4000");
+        let all = told(&p, "a", &[]);
+        assert_eq!(all[0], "forwarded: for=\"[2001:db8::7]\";host=a;proto=http");
+        assert_eq!(told(&p, "b", &[])[0], "forwarded: for=\"[2001:db8::7]\";host=b;proto=http");
+    }
+
+    #[test]
+    fn addresses_with_ports() {
+        for (hop, addr) in
+            [("1.2.3.4:5", "1.2.3.4"), ("[2001:db8::1]:5", "2001:db8::1"), ("[::1]", "::1")]
+        {
+            assert_eq!(address(hop), Some(addr.parse().unwrap()));
+        }
+        assert_eq!(address("unknown"), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! Which headers pass: hop-by-hop ones do not (RFC 9110, section 7.6.1), what says who the client is does when it is true.
+
+use http::header::{
+    CONNECTION, EXPECT, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) static X_PROXY_ID: HeaderName = HeaderName::from_static("x-proxy-id");
+pub(super) static X_SERVER_INFO: HeaderName = HeaderName::from_static("x-server-info");
+pub(super) static X_UPSTREAM_ADDR: HeaderName = HeaderName::from_static("x-upstream-addr");
+pub(super) static X_UPSTREAM_RESPONSE_TIME: HeaderName =
+    HeaderName::from_static("x-upstream-response-time");
+
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// The protocol a request wants to change to, or a response changes to.
+pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(UPGRADE)?;
+    listed(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade")).then(|| value.clone())
+}
+
+/// Takes the hop-by-hop headers off; those of an upgrade are put back.
+pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    if headers.contains_key(CONNECTION) {
+        let names: Vec<HeaderName> = listed(headers)
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            // What every request must have is nobody's to take away.
+            .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)
+            .collect();
+        for name in names {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE] {
+        headers.remove(name);
+    }
+    if let Some(protocol) = upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+}
+
+/// Takes off what a request says to us and not to the backend.
+pub(super) fn strip_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
+    strip(headers, upgrade);
+    headers.remove(PROXY_AUTHORIZATION);
+    headers.remove(PROXY_AUTHENTICATE);
+    // Answered by us, as soon as the backend takes the body.
+    headers.remove(EXPECT);
+}
+
+/// The words of all `Connection` headers.
+fn listed(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(CONNECTION)
+        .into_iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn hop_by_hop_and_what_connection_lists_goes() {
+        let mut headers = map(&[
+            ("host", "a"),
+            ("connection", "close, X-Secret ,host"),
+            ("connection", "Keep-Alive,content-length"),
+            ("keep-alive", "5"),
+            ("proxy-connection", "x"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("x-secret", "1"),
+            ("expect", "100-continue"),
+            ("proxy-authorization", "x"),
+            ("content-length", "0"),
+            ("origin", "http://other"),
+        ]);
+        let wanted = upgrade(&headers);
+        assert_eq!(wanted, None, "Connection does not name it");
+        strip_request(&mut headers, wanted);
+        assert_eq!(
+            headers,
+            map(&[("host", "a"), ("content-length", "0"), ("origin", "http://other")])
+        );
+    }
+
+    #[test]
+    fn an_upgrade_stays() {
+        let mut headers = map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        let wanted = upgrade(&headers);
+        strip_request(&mut headers, wanted);
+        assert_eq!(headers, map(&[("connection", "upgrade"), ("upgrade", "websocket")]));
+    }
+}

@@ -1,0 +1,188 @@
+//! What a response does to our cookie: mirror the application's, move with the client, or nothing.
+
+use cookie::time::OffsetDateTime;
+use cookie::{Cookie, Expiration, SameSite};
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+use super::cookies;
+use super::seal::{Attributes, Lifetime, Pin};
+use crate::model::{CookieAffinity, CookieMode};
+
+/// What is known when a response comes.
+pub(super) struct Situation<'a> {
+    pub affinity: &'a CookieAffinity,
+    /// `Path` of a cookie we insert.
+    pub root: &'a str,
+    /// The pin that the request carried.
+    pub pin: Option<&'a Pin>,
+    /// The request went where the pin says.
+    pub stayed: bool,
+    /// Named cookies of the request, by [`cookies::bit`].
+    pub present: u32,
+    pub https: bool,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+/// A change of our cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Set(Attributes),
+    Delete(Attributes),
+}
+
+/// The changes this response makes; none for most.
+pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
+    let moved = s.pin.filter(|_| !s.stayed);
+    let repin = || moved.map(|pin| Change::Set(pin.attributes.clone())).into_iter().collect();
+    let owns = |value: &HeaderValue| name(value) == s.affinity.own_name.as_bytes();
+    match s.affinity.mode {
+        CookieMode::Hash => Vec::new(),
+        // An application that sets a cookie of our name has it for itself.
+        _ if response.get_all(SET_COOKIE).iter().any(owns) => Vec::new(),
+        CookieMode::Insert if s.pin.is_some() => repin(),
+        CookieMode::Insert => vec![Change::Set(Attributes {
+            path: if s.root.is_empty() { "/".to_owned() } else { s.root.to_owned() },
+            http_only: true,
+            same_site: Some(SameSite::Lax),
+            secure: s.https,
+            ..Attributes::default()
+        })],
+        CookieMode::Learn => {
+            let mut mirrored = mirror(s, response);
+            let sets = mirrored.iter().any(|change| matches!(change, Change::Set(_)));
+            if mirrored.is_empty() {
+                return repin();
+            }
+            if !sets && s.present & !deleted(s, response) != 0 {
+                // Another of the named cookies stays, and ours with it.
+                mirrored = repin();
+            }
+            mirrored
+        }
+    }
+}
+
+fn mirror(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    for value in response.get_all(SET_COOKIE) {
+        if cookies::bit(&s.affinity.names, name(value)).is_none()
+            || (bare(value) && s.pin.is_some())
+        {
+            continue;
+        }
+        let Some(change) = read(value, s.now) else { continue };
+        // One change for each place a cookie can be in: the last set wins, and any set wins over a deletion.
+        match changes.iter_mut().find(|other| other.place() == change.place()) {
+            Some(Change::Set(_)) if matches!(change, Change::Delete(_)) => {}
+            Some(other) => *other = change,
+            None => changes.push(change),
+        }
+    }
+    changes
+}
+
+/// Named cookies that the response takes away.
+fn deleted(s: &Situation<'_>, response: &HeaderMap) -> u32 {
+    response
+        .get_all(SET_COOKIE)
+        .iter()
+        .filter(|value| matches!(read(value, s.now), Some(Change::Delete(_))))
+        .filter_map(|value| cookies::bit(&s.affinity.names, name(value)))
+        .fold(0, |all, bit| all | bit)
+}
+
+impl Change {
+    fn place(&self) -> (&str, &str) {
+        let (Self::Set(a) | Self::Delete(a)) = self;
+        (&a.path, &a.domain)
+    }
+
+    /// The header for it; `value` is not looked at for a deletion.
+    pub(super) fn header(&self, name: &str, value: &str, now: u64) -> Option<HeaderValue> {
+        let (value, a) = match self {
+            Self::Set(a) => (value, a),
+            Self::Delete(a) => ("", a),
+        };
+        let mut cookie = Cookie::build((name, value)).secure(a.secure).build();
+        if a.http_only {
+            cookie.set_http_only(true);
+        }
+        if a.partitioned {
+            cookie.set_partitioned(true);
+        }
+        cookie.set_same_site(a.same_site);
+        if !a.path.is_empty() {
+            cookie.set_path(a.path.as_str());
+        }
+        if !a.domain.is_empty() {
+            cookie.set_domain(a.domain.as_str());
+        }
+        match (self, a.lifetime) {
+            (Self::Delete(_), _) => {
+                cookie.set_max_age(cookie::time::Duration::ZERO);
+                cookie.set_expires(OffsetDateTime::UNIX_EPOCH);
+            }
+            (Self::Set(_), Some(lifetime)) => {
+                if lifetime.max_age {
+                    let left =
+                        i64::try_from(lifetime.until.saturating_sub(now)).unwrap_or(i64::MAX);
+                    cookie.set_max_age(cookie::time::Duration::seconds(left));
+                }
+                if lifetime.expires {
+                    let until = i64::try_from(lifetime.until).ok()?;
+                    cookie.set_expires(OffsetDateTime::from_unix_timestamp(until).ok()?);
+                }
+            }
+            (Self::Set(_), None) => {}
+        }
+        HeaderValue::try_from(cookie.to_string()).ok()
+    }
+}
+
+/// Name of a `Set-Cookie`.
+fn name(value: &HeaderValue) -> &[u8] {
+    let bytes = value.as_bytes();
+    let end = bytes.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(bytes.len());
+    bytes.get(..end).unwrap_or_default().trim_ascii()
+}
+
+/// Whether a `Set-Cookie` has no attributes at all.
+fn bare(value: &HeaderValue) -> bool {
+    value
+        .as_bytes()
+        .splitn(2, |byte| *byte == b';')
+        .nth(1)
+        .is_none_or(|rest| rest.trim_ascii().is_empty())
+}
+
+/// A `Set-Cookie` as a change of ours; `None` if it is none that a browser takes.
+fn read(value: &HeaderValue, now: u64) -> Option<Change> {
+    let cookie = Cookie::parse(value.to_str().ok()?).ok()?;
+    let max_age = cookie.max_age().map(|age| u64::try_from(age.whole_seconds()).unwrap_or(0));
+    let expires = match cookie.expires() {
+        Some(Expiration::DateTime(at)) => Some(u64::try_from(at.unix_timestamp()).unwrap_or(0)),
+        _ => None,
+    };
+    // Max-Age has precedence over Expires (RFC 6265, section 4.1.2.2).
+    let until = max_age.map(|age| now.saturating_add(age)).or(expires);
+    let attributes = Attributes {
+        path: cookie.path().unwrap_or_default().to_owned(),
+        domain: cookie.domain().unwrap_or_default().to_owned(),
+        secure: cookie.secure().unwrap_or(false),
+        http_only: cookie.http_only().unwrap_or(false),
+        partitioned: cookie.partitioned().unwrap_or(false),
+        same_site: cookie.same_site(),
+        lifetime: until.map(|until| Lifetime {
+            until,
+            max_age: max_age.is_some(),
+            expires: expires.is_some(),
+        }),
+    };
+    Some(if until.is_some_and(|until| until <= now) {
+        Change::Delete(attributes)
+    } else {
+        Change::Set(attributes)
+    })
+}

@@ -1,0 +1,171 @@
+//! One request: route, choose, send, answer; and what is tried when a backend fails.
+
+mod attempt;
+mod response;
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{Method, Response, StatusCode};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use self::attempt::{Failure, Outgoing};
+use super::body::ResponseBody;
+use super::choice::{Chooser, NoChoice, Presented};
+use super::connection::Phase;
+use super::exchange::Exchange;
+use super::forwarded::Peer;
+use super::respond::Refusal;
+use super::routes::{Found, Route};
+use super::worker::Worker;
+use super::{headers, host, tunnel};
+
+/// Answers a request; whatever happens, there is an answer.
+pub(super) async fn answer(
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    phase: Arc<Phase>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let mut exchange = Exchange::new(&request, phase, peer.addr);
+    let mut request = request;
+    let protocol = headers::upgrade(request.headers());
+    let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
+    Ok(match forward(&worker, &peer, request, &mut exchange).await {
+        Ok(response) => relay(&worker, response, upgrade, exchange),
+        Err(refusal) => refusal.response(exchange),
+    })
+}
+
+fn relay(
+    worker: &Rc<Worker>,
+    mut response: Response<Incoming>,
+    upgrade: Option<OnUpgrade>,
+    exchange: Exchange,
+) -> Response<ResponseBody> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = upgrade else { return Refusal::BadAnswer.response(exchange) };
+        let backend = hyper::upgrade::on(&mut response);
+        tunnel::join(worker, client, backend, exchange);
+        return response.map(|_| ResponseBody::detached());
+    }
+    response.map(|body| ResponseBody::upstream(body, exchange))
+}
+
+/// The request with all that does not change between attempts.
+struct Asked<'a> {
+    worker: &'a Rc<Worker>,
+    peer: &'a Peer,
+    client: IpAddr,
+    https: bool,
+    presented: Presented,
+    /// Seconds since 1970.
+    now: u64,
+}
+
+async fn forward(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    request: Request<Incoming>,
+    exchange: &mut Exchange,
+) -> Result<Response<Incoming>, Refusal> {
+    let shared = &worker.shared;
+    let trusted = &shared.settings.trusted_proxies;
+    let known = request.headers();
+    exchange.client = peer.client(known, trusted);
+    exchange.id = peer.request_id(known).unwrap_or_else(|| worker.request_id());
+    let host = host::asked(request.uri(), known, request.version()).ok_or(Refusal::BadHost)?;
+    exchange.host = Some(host.clone());
+    let name = host::name(&host).ok_or(Refusal::BadHost)?;
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::Method);
+    }
+    let https = peer.secure(known);
+
+    let mut routes = shared.routes.load_full();
+    let mut route = find(&routes, &name, exchange)?;
+    exchange.service = route.services.first().cloned();
+    if !https && route.services.iter().any(|service| service.ssl_only) {
+        let target = format!("https://{name}{}", exchange.query());
+        return Err(Refusal::Redirect(StatusCode::PERMANENT_REDIRECT, target));
+    }
+    let now = if route.cookies { unix_time() } else { 0 };
+    let presented = if route.cookies {
+        Presented::read(known, &route, &shared.keys.load(), now)
+    } else {
+        Presented::default()
+    };
+    let asked = Asked { worker, peer, client: exchange.client, https, presented, now };
+    let mut outgoing = Outgoing::new(&asked, request, &host, &exchange.id);
+
+    let mut failed: Vec<u64> = Vec::new();
+    let mut last = Refusal::NoBackend;
+    let gap_ends = Instant::now() + shared.settings.timeouts.gap;
+    loop {
+        let chooser = Chooser {
+            clients: &*shared.clients,
+            random: &worker.random,
+            key: shared.hash_key,
+            now_ms: shared.clock_ms(),
+            client: asked.client,
+            headers: outgoing.headers(),
+            failed: &failed,
+        };
+        let choice = match chooser.choose(&route, &asked.presented) {
+            Ok(choice) => choice,
+            Err(NoChoice::Lost) => return Err(Refusal::NoBackend),
+            Err(NoChoice::Nobody) if !failed.is_empty() => return Err(last),
+            Err(NoChoice::Nobody) => {
+                routes = worker.next_routes(&routes, gap_ends).await.ok_or(Refusal::NoBackend)?;
+                route = find(&routes, &name, exchange)?;
+                continue;
+            }
+        };
+        if !choice.service.admits(asked.client) {
+            return Err(Refusal::Forbidden);
+        }
+        let choice = exchange.chosen(choice);
+        let (service, pool) = (choice.service.clone(), choice.backend().pool);
+        match outgoing.attempt(&asked, choice).await {
+            Ok((response, lease)) => {
+                let took = exchange.answered(lease);
+                return response::finish(&asked, &outgoing, response, took, exchange);
+            }
+            Err(Failure::Final(refusal)) => return Err(refusal),
+            // The backend had closed a connection that was idle: nothing is wrong with it.
+            Err(Failure::Stale) => {}
+            Err(Failure::Elsewhere(refusal)) => {
+                failed.push(pool);
+                last = refusal;
+                if failed.len() >= shared.settings.limits.attempts {
+                    return Err(last);
+                }
+            }
+        }
+        service.stats.retried();
+    }
+}
+
+fn find(
+    routes: &super::routes::Routes,
+    host: &str,
+    exchange: &Exchange,
+) -> Result<Arc<Route>, Refusal> {
+    match routes.find(host, exchange.path()) {
+        Found::Route(route) => Ok(route.clone()),
+        Found::Redirect(target) => {
+            Err(Refusal::Redirect(StatusCode::FOUND, format!("{target}{}", exchange.query())))
+        }
+        Found::Nothing => Err(Refusal::UnknownHost),
+    }
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

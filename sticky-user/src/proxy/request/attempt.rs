@@ -1,0 +1,210 @@
+//! One attempt at one backend. What was sent is sent again only if that cannot do harm.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::rc::Rc;
+
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
+use hyper::Request;
+use hyper::body::Incoming;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::Asked;
+use crate::model::CookieMode;
+use crate::proxy::body::{Progress, RequestBody};
+use crate::proxy::choice::Choice;
+use crate::proxy::forwarded::X_FORWARDED_PREFIX;
+use crate::proxy::reason::Reason;
+use crate::proxy::respond::Refusal;
+use crate::proxy::service::Service;
+use crate::proxy::upstream::Lease;
+use crate::proxy::{cookies, headers};
+
+/// A request on its way to some backend.
+pub(super) struct Outgoing {
+    /// Taken while an attempt is on.
+    next: Option<(Parts, RequestBody)>,
+    uri: Uri,
+    progress: Option<Rc<Cell<Progress>>>,
+    /// It may be sent twice: idempotent (RFC 9110, section 9.2.2), and without a body.
+    repeatable: bool,
+    /// Take no connection that was used before.
+    fresh: bool,
+    /// Named cookies of the request, for the service of the last attempt.
+    pub present: u32,
+}
+
+/// Why an attempt has no response.
+pub(super) enum Failure {
+    /// Try again; the backend is not to blame.
+    Stale,
+    /// Try another backend; if there is none, this is the answer.
+    Elsewhere(Refusal),
+    /// It must not be tried again.
+    Final(Refusal),
+}
+
+impl Outgoing {
+    pub(super) fn new(
+        asked: &Asked<'_>,
+        request: Request<Incoming>,
+        host: &HeaderValue,
+        id: &HeaderValue,
+    ) -> Self {
+        let (mut parts, body) = request.into_parts();
+        let protocol = headers::upgrade(&parts.headers);
+        let upgrades = protocol.is_some();
+        headers::strip_request(&mut parts.headers, protocol);
+        asked.peer.tell(&mut parts.headers, host, asked.client, id);
+        parts.version = Version::HTTP_11;
+        if parts.uri.authority().is_some() {
+            parts.uri = origin_form(&parts.uri);
+        }
+        let (body, progress) = RequestBody::new(body, asked.worker.shared.settings.timeouts.body);
+        Self {
+            uri: parts.uri.clone(),
+            repeatable: progress.is_none() && !upgrades && is_idempotent(&parts.method),
+            next: Some((parts, body)),
+            progress,
+            fresh: false,
+            present: 0,
+        }
+    }
+
+    /// Its headers, between attempts.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        let (parts, _) =
+            self.next.as_ref().expect("every failure that is tried again puts it back");
+        &parts.headers
+    }
+
+    pub(super) async fn attempt(
+        &mut self,
+        asked: &Asked<'_>,
+        choice: &Choice,
+    ) -> Result<(Response<Incoming>, Lease), Failure> {
+        let mut lease = self.connection(asked, choice).await?;
+        let (mut parts, body) =
+            self.next.take().expect("every failure that is tried again puts it back");
+        self.fit(&mut parts, &choice.service);
+        let spare = self.repeatable.then(|| parts.clone());
+        lease.body = self.progress.clone();
+        let (reused, backend) = (lease.reused, choice.backend());
+        let result = {
+            let mut sent = pin!(lease.sender.try_send_request(Request::from_parts(parts, body)));
+            let limit = asked.worker.shared.settings.timeouts.response;
+            loop {
+                match timeout(limit, &mut sent).await {
+                    Ok(result) => break result,
+                    // The time for an answer begins when the whole request is there.
+                    Err(_) if self.reading() => {}
+                    Err(_) => return Err(Failure::Final(Refusal::Timeout)),
+                }
+            }
+        };
+        let mut error = match result {
+            Ok(response) => return Ok((response, lease)),
+            Err(error) => error,
+        };
+        debug!(addr = %backend.addr, reused, error = %error.error(), "attempt failed");
+        if let Some(unsent) = error.take_message() {
+            self.next = Some(unsent.into_parts());
+            return Err(if reused {
+                Failure::Stale
+            } else {
+                Failure::Elsewhere(Refusal::Unreachable)
+            });
+        }
+        match self.progress.as_ref().map(|progress| progress.get()) {
+            Some(Progress::Stalled) => return Err(Failure::Final(Refusal::Stalled)),
+            Some(Progress::Broken) => return Err(Failure::Final(Refusal::BrokenBody)),
+            _ => {}
+        }
+        let Some(spare) = spare else { return Err(Failure::Final(Refusal::BadAnswer)) };
+        self.next = Some((spare, RequestBody::Empty));
+        // A connection that was idle may have been closed just then. Who belongs to this backend asks it once more.
+        let closed = reused && !error.error().is_parse() && choice.reason == Reason::Pinned;
+        if closed && !self.fresh {
+            self.fresh = true;
+            return Err(Failure::Stale);
+        }
+        Err(Failure::Elsewhere(Refusal::BadAnswer))
+    }
+
+    async fn connection(&self, asked: &Asked<'_>, choice: &Choice) -> Result<Lease, Failure> {
+        let (worker, backend) = (asked.worker, choice.backend());
+        if !self.fresh
+            && let Some(lease) = worker.pool.take(backend.pool)
+        {
+            return Ok(lease);
+        }
+        match worker.pool.connect(backend.pool, backend.addr).await {
+            Ok(lease) => {
+                backend.stats.failures.succeeded();
+                Ok(lease)
+            }
+            Err(error) => {
+                debug!(addr = %backend.addr, %error, "no connection");
+                choice.service.failed(backend, worker.shared.clock_ms());
+                Err(Failure::Elsewhere(Refusal::Unreachable))
+            }
+        }
+    }
+
+    /// What depends on the service.
+    fn fit(&mut self, parts: &mut Parts, service: &Service) {
+        if service.rewrite && !service.root.is_empty() {
+            parts.uri = without_root(&self.uri, &service.root);
+            if let Ok(root) = HeaderValue::from_str(&service.root) {
+                parts.headers.insert(&X_FORWARDED_PREFIX, root);
+            }
+        }
+        if let Some(cookie) = service.cookie.as_ref().filter(|c| c.mode == CookieMode::Learn) {
+            self.present = cookies::present(&parts.headers, &cookie.names);
+        }
+    }
+
+    fn reading(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.get() == Progress::Reading)
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+/// Path and query only, as a server wants it (RFC 9112, section 3.2.1).
+fn origin_form(uri: &Uri) -> Uri {
+    uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from)
+}
+
+/// `/app/x?y` without `/app` is `/x?y`.
+fn without_root(uri: &Uri, root: &str) -> Uri {
+    let Some(all) = uri.path_and_query() else { return uri.clone() };
+    let rest = all.as_str().strip_prefix(root).unwrap_or(all.as_str());
+    let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
+    PathAndQuery::try_from(rest).map_or_else(|_| uri.clone(), Uri::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_is_taken_off() {
+        for (uri, want) in
+            [("/app", "/"), ("/app/", "/"), ("/app/x?y=1", "/x?y=1"), ("/app?y", "/?y")]
+        {
+            assert_eq!(without_root(&Uri::from_static(uri), "/app"), want, "{uri}");
+        }
+    }
+
+    #[test]
+    fn absolute_becomes_origin() {
+        assert_eq!(origin_form(&Uri::from_static("http://a:1/x?y")), "/x?y");
+        assert_eq!(origin_form(&Uri::from_static("http://a:1")), "/");
+    }
+}

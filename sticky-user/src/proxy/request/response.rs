@@ -1,0 +1,90 @@
+//! The head of a response: what a backend says, our cookie, and who answered.
+
+use std::time::Duration;
+
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use tracing::warn;
+
+use super::Asked;
+use super::attempt::Outgoing;
+use crate::proxy::choice::Choice;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::headers::{
+    self, X_PROXY_ID, X_REQUEST_ID, X_SERVER_INFO, X_UPSTREAM_ADDR, X_UPSTREAM_RESPONSE_TIME,
+};
+use crate::proxy::learn::{self, Change, Situation};
+use crate::proxy::reason::Reason;
+use crate::proxy::respond::Refusal;
+use crate::proxy::seal::{self, Pin};
+
+/// Makes a backend's response ours.
+pub(super) fn finish(
+    asked: &Asked<'_>,
+    outgoing: &Outgoing,
+    mut response: Response<Incoming>,
+    took: Duration,
+    exchange: &mut Exchange,
+) -> Result<Response<Incoming>, Refusal> {
+    let upgrade = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => {
+            Some(headers::upgrade(response.headers()).ok_or(Refusal::BadAnswer)?)
+        }
+        _ => None,
+    };
+    *response.version_mut() = Version::HTTP_11;
+    exchange.status(response.status());
+    let Some(choice) = exchange.choice() else { return Ok(response) };
+    let all = response.headers_mut();
+    headers::strip(all, upgrade);
+    set_cookies(asked, outgoing, choice, all);
+    let shared = &asked.worker.shared;
+    if !shared.settings.hide_info_headers {
+        all.reserve(5);
+        all.insert(&X_REQUEST_ID, exchange.id.clone());
+        all.insert(&X_PROXY_ID, shared.proxy_id.clone());
+        all.insert(&X_SERVER_INFO, shared.server_info.clone());
+        all.insert(&X_UPSTREAM_ADDR, choice.backend().shown.clone());
+        all.insert(&X_UPSTREAM_RESPONSE_TIME, seconds(took));
+    }
+    Ok(response)
+}
+
+fn set_cookies(asked: &Asked<'_>, outgoing: &Outgoing, choice: &Choice, response: &mut HeaderMap) {
+    let Some(affinity) = &choice.service.cookie else { return };
+    let situation = Situation {
+        affinity,
+        root: &choice.service.root,
+        pin: asked.presented.pin.as_ref(),
+        stayed: choice.reason == Reason::Pinned,
+        present: outgoing.present,
+        https: asked.https,
+        now: asked.now,
+    };
+    for change in learn::changes(&situation, response) {
+        let value = match &change {
+            Change::Delete(_) => String::new(),
+            Change::Set(attributes) => {
+                let pin = Pin {
+                    service: choice.service.hash,
+                    task: choice.backend().id.clone(),
+                    attributes: attributes.clone(),
+                };
+                match seal::seal(&asked.worker.shared.keys.load(), &affinity.own_name, &pin) {
+                    Ok(value) => value,
+                    Err(error) => return warn!(%error, "no affinity cookie"),
+                }
+            }
+        };
+        if let Some(header) = change.header(&affinity.own_name, &value, asked.now) {
+            response.append(SET_COOKIE, header);
+        }
+    }
+}
+
+/// Seconds with three digits, as nginx writes `$upstream_response_time`.
+fn seconds(took: Duration) -> HeaderValue {
+    let text = format!("{}.{:03}", took.as_secs(), took.subsec_millis());
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("0.000"))
+}

@@ -1,0 +1,133 @@
+//! Which services a request is for: host, then the longest context root.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use sticky_common::hash::HashKey;
+
+use super::service::Service;
+use super::stats::Registry;
+use crate::model::{HostPattern, Snapshot};
+
+/// Every route of one snapshot.
+#[derive(Default)]
+pub(super) struct Routes {
+    exact: HashMap<String, Host>,
+    /// By the domain behind `*.`.
+    wildcard: HashMap<String, Host>,
+    unknown: Host,
+    /// Redirect targets by host.
+    redirects: HashMap<String, String>,
+    pub services: Vec<Arc<Service>>,
+    /// Pools that may keep connections.
+    pub pools: HashSet<u64>,
+}
+
+#[derive(Default)]
+struct Host {
+    /// Longest context root first.
+    routes: Vec<Arc<Route>>,
+}
+
+/// The services of one host and context root.
+pub(super) struct Route {
+    root: String,
+    pub services: Vec<Arc<Service>>,
+    /// Some service of it looks at cookies.
+    pub cookies: bool,
+}
+
+/// Where a request belongs.
+pub(super) enum Found<'a> {
+    Route(&'a Arc<Route>),
+    Redirect(&'a str),
+    Nothing,
+}
+
+impl Routes {
+    /// The routes of a snapshot for an instance of this service cluster.
+    pub(super) fn build(
+        snapshot: &Snapshot,
+        cluster: Option<&str>,
+        key: HashKey,
+        registry: &mut Registry,
+    ) -> Self {
+        registry.retain(snapshot);
+        let mut routes = Self::default();
+        let mut shared: HashMap<(Option<&HostPattern>, &str), Vec<Arc<Service>>> = HashMap::new();
+        for found in &snapshot.services {
+            let config = &found.config;
+            if config.service_cluster.is_some() && config.service_cluster.as_deref() != cluster {
+                continue;
+            }
+            for redirect in &config.redirects {
+                routes.redirects.insert(redirect.source.clone(), redirect.target.clone());
+            }
+            if config.hosts.is_empty() && !config.default_backend {
+                continue;
+            }
+            let service = Arc::new(Service::build(found, key, registry));
+            routes.pools.extend(service.backends.iter().map(|backend| backend.pool));
+            let root = config.context_root.as_deref().unwrap_or_default();
+            let hosts: HashSet<_> = config.hosts.iter().map(Some).collect();
+            for host in hosts.into_iter().chain(config.default_backend.then_some(None)) {
+                shared.entry((host, root)).or_default().push(service.clone());
+            }
+            routes.services.push(service);
+        }
+        for ((host, root), services) in shared {
+            let cookies = services.iter().any(|service| service.cookie.is_some());
+            let route = Arc::new(Route { root: root.to_owned(), services, cookies });
+            routes.host(host).routes.push(route);
+        }
+        let hosts = routes.exact.values_mut().chain(routes.wildcard.values_mut());
+        for host in hosts.chain([&mut routes.unknown]) {
+            host.routes.sort_by_key(|route| std::cmp::Reverse(route.root.len()));
+        }
+        routes
+    }
+
+    fn host(&mut self, pattern: Option<&HostPattern>) -> &mut Host {
+        match pattern {
+            Some(HostPattern::Exact(name)) => self.exact.entry(name.clone()).or_default(),
+            Some(HostPattern::Wildcard(domain)) => self.wildcard.entry(domain.clone()).or_default(),
+            None => &mut self.unknown,
+        }
+    }
+
+    /// Routes `host` (lower case, without port) and path. A host is known by its exact name, then by the nearest wildcard;
+    /// where the paths of one do not fit, the next is asked. The default is for hosts that nobody names.
+    pub(super) fn find(&self, host: &str, path: &str) -> Found<'_> {
+        if let Some(target) = self.redirects.get(host) {
+            return Found::Redirect(target);
+        }
+        let mut known = false;
+        let mut entry = self.exact.get(host);
+        let mut rest = host;
+        loop {
+            known |= entry.is_some();
+            if let Some(route) = entry.and_then(|entry| entry.route(path)) {
+                return Found::Route(route);
+            }
+            let Some((_, domain)) = rest.split_once('.') else { break };
+            rest = domain;
+            entry = self.wildcard.get(domain);
+        }
+        match self.unknown.route(path) {
+            Some(route) if !known => Found::Route(route),
+            _ => Found::Nothing,
+        }
+    }
+}
+
+impl Host {
+    fn route(&self, path: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| is_below(path, &route.root))
+    }
+}
+
+/// `/app` and `/app/x` are below `/app`, `/apple` is not.
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root)
+        .is_some_and(|rest| root.is_empty() || rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,279 @@
+//! The value of our cookie: sealed, so that it can be neither read nor made, and spelled in one way only.
+//!
+//! `base64url(key id · nonce · sealed text · tag)` without padding. Sealed: version, flags, service, lifetime, task, path
+//! and domain. The cookie's name is bound to it, the service is checked by who opens it.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use cookie::SameSite;
+
+use crate::keys::{KeyId, Keys, NoRandom};
+
+const VERSION: u8 = 1;
+/// Longer than any that a browser keeps (RFC 6265, section 6.1).
+const MAX_LEN: usize = 4096;
+
+/// Where a client belongs, and how the application's cookie was set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Keyed hash of the service's id.
+    pub service: u64,
+    /// Id of the backend.
+    pub task: String,
+    pub attributes: Attributes,
+}
+
+/// Attributes of a cookie (RFC 6265bis, section 4.1.2), as they are repeated when a client moves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Empty: not given.
+    pub path: String,
+    /// Empty: not given.
+    pub domain: String,
+    pub secure: bool,
+    pub http_only: bool,
+    pub partitioned: bool,
+    pub same_site: Option<SameSite>,
+    /// `None`: a session cookie.
+    pub lifetime: Option<Lifetime>,
+}
+
+/// When a cookie ends, and by which attributes that was said (at least one).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Seconds since 1970.
+    pub until: u64,
+    pub max_age: bool,
+    pub expires: bool,
+}
+
+/// Why a cookie counts as absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// Sealed by us, past its time.
+    Expired,
+    /// Anything else.
+    Invalid,
+}
+
+/// The value for a cookie of this name.
+pub fn seal(keys: &Keys, name: &str, pin: &Pin) -> Result<String, NoRandom> {
+    let key = keys.sealing();
+    let mut bytes = key.id().0.to_vec();
+    bytes.extend(key.seal(name.as_bytes(), &encode(pin))?);
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// What a cookie of this name says; `now` in seconds since 1970.
+pub fn open(keys: &Keys, name: &str, value: &[u8], now: u64) -> Result<Pin, Bad> {
+    if value.len() > MAX_LEN {
+        return Err(Bad::Invalid);
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(value).map_err(|_| Bad::Invalid)?;
+    let (id, sealed) = bytes.split_first_chunk::<{ KeyId::BYTES }>().ok_or(Bad::Invalid)?;
+    let key = keys.opening(KeyId(*id)).ok_or(Bad::Invalid)?;
+    let text = key.open(name.as_bytes(), sealed).ok_or(Bad::Invalid)?;
+    let pin = decode(&text).ok_or(Bad::Invalid)?;
+    match pin.attributes.lifetime {
+        Some(lifetime) if lifetime.until <= now => Err(Bad::Expired),
+        _ => Ok(pin),
+    }
+}
+
+const SECURE: u8 = 1;
+const HTTP_ONLY: u8 = 1 << 1;
+const PARTITIONED: u8 = 1 << 2;
+const SAME_SITE: u8 = 3;
+const MAX_AGE: u8 = 1 << 5;
+const EXPIRES: u8 = 1 << 6;
+
+fn encode(pin: &Pin) -> Vec<u8> {
+    let a = &pin.attributes;
+    let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+    let same_site = match a.same_site {
+        None => 0,
+        Some(SameSite::Lax) => 1,
+        Some(SameSite::Strict) => 2,
+        Some(SameSite::None) => 3,
+    };
+    let flags = flag(a.secure, SECURE)
+        | flag(a.http_only, HTTP_ONLY)
+        | flag(a.partitioned, PARTITIONED)
+        | same_site << SAME_SITE
+        | flag(a.lifetime.is_some_and(|l| l.max_age), MAX_AGE)
+        | flag(a.lifetime.is_some_and(|l| l.expires), EXPIRES);
+    let mut text = vec![VERSION, flags];
+    text.extend(pin.service.to_be_bytes());
+    if let Some(lifetime) = a.lifetime {
+        text.extend(lifetime.until.to_be_bytes());
+    }
+    for part in [&pin.task, &a.path, &a.domain] {
+        // What is longer than a header can be is cut; it does not open then.
+        text.extend(u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
+        text.extend(part.as_bytes());
+    }
+    text
+}
+
+fn decode(text: &[u8]) -> Option<Pin> {
+    let (&[version, flags], rest) = text.split_first_chunk()?;
+    if version != VERSION {
+        return None;
+    }
+    let (service, mut rest) = rest.split_first_chunk()?;
+    let mut lifetime = None;
+    if flags & (MAX_AGE | EXPIRES) != 0 {
+        let (until, after) = rest.split_first_chunk()?;
+        rest = after;
+        lifetime = Some(Lifetime {
+            until: u64::from_be_bytes(*until),
+            max_age: flags & MAX_AGE != 0,
+            expires: flags & EXPIRES != 0,
+        });
+    }
+    let mut part = || {
+        let (len, after) = rest.split_first_chunk()?;
+        let (part, after) = after.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        rest = after;
+        String::from_utf8(part.to_vec()).ok()
+    };
+    let (task, path, domain) = (part()?, part()?, part()?);
+    let same_site = match flags >> SAME_SITE & 3 {
+        0 => None,
+        1 => Some(SameSite::Lax),
+        2 => Some(SameSite::Strict),
+        _ => Some(SameSite::None),
+    };
+    rest.is_empty().then(|| Pin {
+        service: u64::from_be_bytes(*service),
+        task,
+        attributes: Attributes {
+            path,
+            domain,
+            secure: flags & SECURE != 0,
+            http_only: flags & HTTP_ONLY != 0,
+            partitioned: flags & PARTITIONED != 0,
+            same_site,
+            lifetime,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NAME: &str = "sticky_lb";
+    const NOW: u64 = 1_800_000_000;
+
+    fn keys() -> Keys {
+        Keys::random().unwrap()
+    }
+
+    fn pin(until: Option<u64>) -> Pin {
+        Pin {
+            service: 7,
+            task: "kpf4jxw2m0qjv5x1c3d8n9b6a".to_owned(),
+            attributes: Attributes {
+                path: "/".to_owned(),
+                domain: "demo.example.com".to_owned(),
+                secure: true,
+                http_only: true,
+                partitioned: true,
+                same_site: Some(SameSite::None),
+                lifetime: until.map(|until| Lifetime { until, max_age: true, expires: true }),
+            },
+        }
+    }
+
+    #[test]
+    fn opens_what_it_sealed_and_differs_each_time() {
+        let keys = keys();
+        let (a, b) =
+            (seal(&keys, NAME, &pin(None)).unwrap(), seal(&keys, NAME, &pin(None)).unwrap());
+        assert_ne!(a[8..], b[8..]);
+        assert_eq!(open(&keys, NAME, a.as_bytes(), NOW), Ok(pin(None)));
+        let long = seal(&keys, NAME, &pin(Some(NOW + 1))).unwrap();
+        assert!(long.len() < 200, "{} characters", long.len());
+        assert_eq!(open(&keys, NAME, long.as_bytes(), NOW), Ok(pin(Some(NOW + 1))));
+        assert_eq!(open(&keys, NAME, long.as_bytes(), NOW + 1), Err(Bad::Expired));
+    }
+
+    #[test]
+    fn rotated_keys_open_and_retired_ones_do_not() {
+        let old = crate::keys::generate().unwrap();
+        let cookie = |text: &str| text.lines().last().unwrap().to_owned();
+        let new = crate::keys::generate().unwrap();
+        let hash = old.lines().nth(1).unwrap();
+        let both = format!("{hash}\n{}\n{}", cookie(&new), cookie(&old));
+        let [old, both, new] = [&old, &both, &new].map(|text| Keys::parse(text).unwrap());
+        let value = seal(&old, NAME, &pin(None)).unwrap();
+        assert!(open(&both, NAME, value.as_bytes(), NOW).is_ok());
+        assert_eq!(open(&new, NAME, value.as_bytes(), NOW), Err(Bad::Invalid));
+        let value = seal(&both, NAME, &pin(None)).unwrap();
+        assert!(open(&new, NAME, value.as_bytes(), NOW).is_ok());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_invalid() {
+        let keys = keys();
+        let value = seal(&keys, NAME, &pin(Some(NOW + 9))).unwrap();
+        for at in 0..value.len() {
+            assert_eq!(open(&keys, NAME, &value.as_bytes()[..at], NOW), Err(Bad::Invalid));
+            for bit in 0..8 {
+                let mut bytes = value.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                assert_eq!(open(&keys, NAME, &bytes, NOW), Err(Bad::Invalid), "{at} {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_name_or_spelling_is_invalid() {
+        let keys = keys();
+        let value = seal(&keys, NAME, &pin(None)).unwrap();
+        assert_eq!(open(&keys, "sticky_lb_aabbcc", value.as_bytes(), NOW), Err(Bad::Invalid));
+        let mut spellings = vec![
+            format!("{value}="),
+            format!("{value}=="),
+            format!("\"{value}\""),
+            format!(" {value}"),
+            format!("{value} "),
+            format!("{value}A"),
+            value.to_ascii_uppercase(),
+            "A".repeat(8192),
+            String::new(),
+        ];
+        if value.contains(['-', '_']) {
+            spellings.push(value.replace('-', "+").replace('_', "/"));
+        }
+        for other in spellings {
+            assert_eq!(open(&keys, NAME, other.as_bytes(), NOW), Err(Bad::Invalid), "{other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn anything_goes_through(
+            service: u64, task in ".{0,40}", path in "/[a-z]{0,30}", domain in "[a-z.]{0,30}",
+            secure: bool, http_only: bool, partitioned: bool, until: u64, max_age: bool, expires: bool,
+        ) {
+            let lifetime = (max_age || expires).then_some(Lifetime { until, max_age, expires });
+            let attributes =
+                Attributes { path, domain, secure, http_only, partitioned, same_site: None, lifetime };
+            let pin = Pin { service, task, attributes };
+            prop_assert_eq!(decode(&encode(&pin)), Some(pin));
+        }
+
+        #[test]
+        fn noise_is_invalid(noise in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let keys = keys();
+            prop_assert_eq!(open(&keys, NAME, &noise, NOW), Err(Bad::Invalid));
+            let mut bytes = keys.sealing().id().0.to_vec();
+            bytes.extend(&noise);
+            let value = URL_SAFE_NO_PAD.encode(bytes);
+            prop_assert_eq!(open(&keys, NAME, value.as_bytes(), NOW), Err(Bad::Invalid));
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Connections to backends: kept alive, owned by one worker, used again as long as both ends want to.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tracing::debug;
+
+use super::body::{Progress, RequestBody};
+use super::settings::{Limits, Timeouts};
+
+/// Silence after which the kernel asks whether the other end is still there.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Idle connections of one worker, by the backend's pool number.
+pub(super) struct Pool {
+    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    limit: usize,
+    keep: Duration,
+    connect: Duration,
+    http: http1::Builder,
+}
+
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// A connection in use, to be given back when the response has been read.
+pub(super) struct Lease {
+    pub sender: SendRequest<RequestBody>,
+    /// It has carried requests before.
+    pub reused: bool,
+    /// How far the request's body is; `None`: it had none.
+    pub body: Option<Rc<Cell<Progress>>>,
+    key: u64,
+    pool: Rc<Pool>,
+}
+
+impl Pool {
+    pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Rc<Self> {
+        let mut http = http1::Builder::new();
+        http.max_buf_size(limits.head).max_header_size(limits.head);
+        Rc::new(Self {
+            idle: RefCell::default(),
+            limit: limits.idle_per_backend,
+            keep: timeouts.upstream_idle,
+            connect: timeouts.connect,
+            http,
+        })
+    }
+
+    /// An idle connection, the one used last.
+    pub(super) fn take(self: &Rc<Self>, key: u64) -> Option<Lease> {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(&key)?;
+        while let Some(Idle { sender, since }) = connections.pop() {
+            if sender.is_ready() && since.elapsed() < self.keep {
+                return Some(Lease { sender, reused: true, body: None, key, pool: self.clone() });
+            }
+        }
+        None
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(self: &Rc<Self>, key: u64, addr: SocketAddr) -> io::Result<Lease> {
+        let stream = tokio::time::timeout(self.connect, TcpStream::connect(addr))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        let (sender, connection) =
+            self.http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        spawn_local(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                debug!(%addr, %error, "upstream connection ended");
+            }
+        });
+        Ok(Lease { sender, reused: false, body: None, key, pool: self.clone() })
+    }
+
+    /// Closes what was idle for too long, and what belongs to backends that are gone.
+    pub(super) fn tidy(&self, live: &HashSet<u64>) {
+        self.idle.borrow_mut().retain(|key, connections| {
+            let gone = !live.contains(key);
+            connections.retain(|idle| {
+                !gone && !idle.sender.is_closed() && idle.since.elapsed() < self.keep
+            });
+            !connections.is_empty()
+        });
+    }
+}
+
+impl Lease {
+    /// The response has been read to its end.
+    pub(super) fn give_back(self) {
+        // A backend that answers before it has read the request leaves the rest of it on the connection.
+        let sent = self.body.is_none_or(|body| body.get() == Progress::Done);
+        if !sent || self.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.pool.idle.borrow_mut();
+        let connections = idle.entry(self.key).or_default();
+        if connections.len() < self.pool.limit {
+            connections.push(Idle { sender: self.sender, since: Instant::now() });
+        }
+    }
+}

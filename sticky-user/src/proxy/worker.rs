@@ -1,0 +1,215 @@
+//! A worker: one thread with its own listener, connections and upstream pools. No request crosses threads.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use http::HeaderValue;
+use hyper::server::conn::http1;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::task::spawn_local;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::connection;
+use super::forwarded::Peer;
+use super::random::Random;
+use super::routes::Routes;
+use super::settings::Timeouts;
+use super::upstream::{KEEPALIVE, Pool};
+use super::{Life, Shared};
+
+/// How often idle upstream connections are looked through.
+const TIDY: Duration = Duration::from_secs(5);
+/// Pause after accepting failed, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the requests of one thread share.
+pub(super) struct Worker {
+    pub shared: Arc<Shared>,
+    pub pool: Rc<Pool>,
+    pub random: Random,
+    pub http: http1::Builder,
+    open: Cell<usize>,
+    draining: Cell<bool>,
+    waiting: Cell<usize>,
+    wakers: RefCell<HashMap<u64, Waker>>,
+    next: Cell<u64>,
+    emptied: Notify,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>) -> anyhow::Result<Rc<Self>> {
+        let settings = &shared.settings;
+        Ok(Rc::new(Self {
+            pool: Pool::new(&settings.timeouts, &settings.limits),
+            random: Random::new()?,
+            http: connection::builder(&settings.limits),
+            open: Cell::new(0),
+            draining: Cell::new(false),
+            waiting: Cell::new(0),
+            wakers: RefCell::default(),
+            next: Cell::new(0),
+            emptied: Notify::new(),
+            shared,
+        }))
+    }
+
+    /// Serves until told to end; returns how many connections were cut then.
+    pub(super) async fn run(
+        self: Rc<Self>,
+        listener: TcpListener,
+        mut life: watch::Receiver<Life>,
+    ) -> usize {
+        let tidy = spawn_local(self.clone().tidy());
+        let deadline = loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.take(stream, peer),
+                    Err(error) => {
+                        warn!(%error, "cannot accept connections");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                changed = life.changed() => match *life.borrow() {
+                    Life::Ends(at) => break at,
+                    Life::Serving if changed.is_err() => break Instant::now(),
+                    Life::Serving => {}
+                },
+            }
+        };
+        // Those who wait to be accepted were promised a connection by the kernel.
+        while let Ok(Ok((stream, peer))) =
+            tokio::time::timeout(Duration::ZERO, listener.accept()).await
+        {
+            self.take(stream, peer);
+        }
+        drop(listener);
+        self.draining.set(true);
+        self.wakers.borrow().values().for_each(Waker::wake_by_ref);
+        while self.open.get() > 0 {
+            if tokio::time::timeout_at(deadline, self.emptied.notified()).await.is_err() {
+                break;
+            }
+        }
+        tidy.abort();
+        self.open.get()
+    }
+
+    fn take(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        match self.prepare(&stream, peer) {
+            Ok(peer) => {
+                spawn_local(connection::serve(self.clone(), stream, peer));
+            }
+            Err(error) => debug!(%error, "client connection not set up"),
+        }
+    }
+
+    fn prepare(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<Peer> {
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        socket.set_tcp_user_timeout(Some(self.timeouts().write))?;
+        Ok(Peer::new(peer, stream.local_addr()?, false, &self.shared.settings.trusted_proxies))
+    }
+
+    async fn tidy(self: Rc<Self>) {
+        let mut ticks = tokio::time::interval(TIDY);
+        loop {
+            ticks.tick().await;
+            self.pool.tidy(&self.shared.routes.load().pools);
+        }
+    }
+
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.shared.settings.timeouts
+    }
+
+    pub(super) const fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// 128 random bits in hex.
+    pub(super) fn request_id(&self) -> HeaderValue {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let number = u128::from(self.random.next()) << 64 | u128::from(self.random.next());
+        let digits: [u8; 32] = std::array::from_fn(|at| {
+            let nibble = (number >> (124 - 4 * at)) & 0xf;
+            DIGITS.get(nibble as usize).copied().unwrap_or(b'0')
+        });
+        HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+
+    /// Waits for routes other than these; `None` when the time is up or too many wait already.
+    pub(super) async fn next_routes(
+        &self,
+        old: &Arc<Routes>,
+        until: Instant,
+    ) -> Option<Arc<Routes>> {
+        if self.waiting.get() >= self.shared.settings.limits.waiting {
+            return None;
+        }
+        let mut changed = self.shared.changed.subscribe();
+        let now = self.shared.routes.load_full();
+        if !Arc::ptr_eq(&now, old) {
+            return Some(now);
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        let _less = Less(&self.waiting);
+        tokio::time::timeout_at(until, changed.changed()).await.ok()?.ok()?;
+        Some(self.shared.routes.load_full())
+    }
+
+    /// Counts something open that a drain waits for.
+    pub(super) fn hold(self: &Rc<Self>) -> Open {
+        self.open.set(self.open.get() + 1);
+        let number = self.next.get();
+        self.next.set(number + 1);
+        Open { worker: self.clone(), number, registered: Cell::new(false) }
+    }
+}
+
+/// Takes one off when a wait ends, however it ends.
+struct Less<'a>(&'a Cell<usize>);
+
+impl Drop for Less<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A connection or a tunnel.
+pub(super) struct Open {
+    worker: Rc<Worker>,
+    number: u64,
+    registered: Cell<bool>,
+}
+
+impl Open {
+    /// Wakes this task when the drain begins. A task has one waker for its life.
+    pub(super) fn register(&self, waker: &Waker) {
+        if !self.registered.replace(true) {
+            self.worker.wakers.borrow_mut().insert(self.number, waker.clone());
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        if self.registered.get() {
+            worker.wakers.borrow_mut().remove(&self.number);
+        }
+        worker.open.set(worker.open.get() - 1);
+        if worker.open.get() == 0 && worker.draining.get() {
+            worker.emptied.notify_one();
+        }
+    }
+}
