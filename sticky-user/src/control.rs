@@ -7,6 +7,7 @@ pub mod desired;
 pub mod frontends;
 pub mod plan;
 pub mod reconcile;
+pub mod settle;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use sticky_common::outcome::Outcome;
+use sticky_common::types::ClientKeyV4;
 
 use crate::model::{Frontend, LabelError, Snapshot};
 use plan::{Loaded, Plan};
@@ -80,6 +82,10 @@ pub trait DataPath: Send + 'static {
     fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error>;
     /// Clients with a record: how many per service index, and per backend (`BackendId`).
     fn census(&self) -> Result<Census, Error>;
+    /// Shows every client record.
+    fn records(&self, each: &mut dyn FnMut(&settle::Known)) -> Result<(), Error>;
+    /// Removes client records.
+    fn forget(&self, stale: &[ClientKeyV4]) -> Result<(), Error>;
     /// Slots per table.
     fn table_size(&self) -> u32;
     /// The hash key is another than the loaded tables were used with.

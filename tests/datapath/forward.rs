@@ -89,7 +89,7 @@ fn connections_and_clients_stay_through_scalings() {
     let mut lab = Lab::new(10);
     lab.serve(&lab.up(0..5));
     let mut open: Vec<_> = (0..40).map(|i| lab.open(client(i)).unwrap()).collect();
-    let known: Vec<_> =
+    let mut known: Vec<_> =
         (100..200).map(|i| (client(i), lab.open(client(i)).unwrap().instance)).collect();
     for (round, set) in [0..10, 0..5, 2..8, 0..10].into_iter().enumerate() {
         let kept = set.clone();

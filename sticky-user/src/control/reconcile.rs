@@ -3,23 +3,27 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sticky_common::hash::HashKey;
 use sticky_common::types::{BackendId, tick};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::desired::{self, Wanted, identity};
 use super::frontends::{self, Occupied, Resolved};
 use super::plan::{self, Build, Loaded, Plan};
-use super::{Census, DataPath, FrontendInForce, InForce, InForceService, Path};
+use super::settle::Survey;
+use super::{Census, FrontendInForce, InForce, InForceService, Names, Path};
 use crate::model::{LabelError, Snapshot};
 use crate::provider::Found;
 
 /// How often hooks are looked after, and failed commits tried again, when nothing changes.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// How often the client records are looked through for slots that can settle.
+const SURVEY: Duration = Duration::from_secs(60);
 
 /// What the loop works with.
 pub struct Inputs {
@@ -28,7 +32,7 @@ pub struct Inputs {
     pub occupied: Box<dyn Occupied + Send>,
     pub hash_key: HashKey,
     /// `None`: layer 7 only.
-    pub data_path: Option<Box<dyn DataPath>>,
+    pub data_path: Option<Box<dyn super::DataPath>>,
 }
 
 /// Runs until the sender of what was found is gone. Blocks in system calls: give it a thread of its own, outside of any
@@ -47,11 +51,17 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         census: Census::default(),
         last: None,
         errors: Vec::new(),
+        names: Names::default(),
     };
     let mut found = inputs.found.borrow_and_update().clone();
+    let mut surveyed = Instant::now();
     loop {
         if let Some(in_force) = reconciler.step(&mut inputs, &found) {
             publish.send_replace(Some(Arc::new(in_force)));
+        }
+        if surveyed.elapsed() >= SURVEY {
+            reconciler.settle(&mut inputs);
+            surveyed = Instant::now();
         }
         let waiting = async {
             tokio::select! {
@@ -85,6 +95,8 @@ struct Reconciler {
     last: Option<Basis>,
     /// Problems of this node that were already told.
     errors: Vec<(String, String)>,
+    /// Of the last commit.
+    names: Names,
 }
 
 impl Reconciler {
@@ -144,7 +156,37 @@ impl Reconciler {
         let (plan, after) =
             plan::diff(&self.loaded, &desired, build).map_err(|e| super::Error(e.to_string()))?;
         data_path.apply(&plan, &after, &names)?;
+        self.names = names;
         Ok((errors, plan, after))
+    }
+
+    /// Looks through the client records: slots that nobody disputes settle, records that stand for nothing go.
+    fn settle(&mut self, inputs: &mut Inputs) {
+        let Some(data_path) = &mut inputs.data_path else { return };
+        if let Err(e) = self.settle_in(&mut **data_path) {
+            warn!(error = %e, "cannot settle slots; they stay right, only slower");
+        }
+    }
+
+    fn settle_in(&mut self, data_path: &mut dyn super::DataPath) -> Result<(), super::Error> {
+        let mut survey = Survey::new(&self.loaded, now());
+        data_path.records(&mut |known| survey.visit(known))?;
+        let found = survey.finish();
+        data_path.forget(&found.stale)?;
+        let mut plan = Plan::default();
+        let mut after = self.loaded.clone();
+        for (identity, slots) in found.tables {
+            if let Some(service) = after.services.get_mut(&identity) {
+                plan.tables.push((service.index, Arc::clone(&slots)));
+                service.slots = slots;
+            }
+        }
+        if !plan.is_empty() {
+            data_path.apply(&plan, &after, &self.names)?;
+            debug!(tables = plan.tables.len(), stale = found.stale.len(), "slots settled");
+            self.loaded = after;
+        }
+        Ok(())
     }
 
     fn in_force(

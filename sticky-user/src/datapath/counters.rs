@@ -12,7 +12,8 @@ use super::clients::Index;
 use super::load::{Maps, chain};
 use crate::control::{Census, Counters, DataPathView, Interface};
 
-const CHUNK: u32 = 4096;
+/// Records read per system call.
+pub const CHUNK: u32 = 4096;
 
 /// The data path, as `status` and the metrics see it.
 pub struct View {

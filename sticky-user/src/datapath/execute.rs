@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use sticky_common::types::BackendId;
+use sticky_common::hash::{self, HashKey};
+use sticky_common::types::{BackendId, ClientKeyV4, Record};
 
 use super::Settings;
 use super::adopt;
@@ -18,6 +19,7 @@ use super::load::{self, Maps};
 use super::netlink::{Link, Netlink};
 use super::sys;
 use crate::control::plan::{Loaded, Plan};
+use crate::control::settle::Known;
 use crate::control::{Census, DataPath, Error, Names, Reach};
 
 /// Writes the maps; there is one.
@@ -27,6 +29,7 @@ pub struct Executor {
     netlink: Netlink,
     index: Arc<ArcSwap<Index>>,
     table_size: u32,
+    hash_key: HashKey,
     key_mark: u64,
     rekeyed: bool,
     /// Links at the last look, and where addresses are while these do not change.
@@ -48,6 +51,7 @@ impl Executor {
             netlink,
             index,
             table_size: settings.table_size,
+            hash_key: settings.hash_key,
             key_mark: adopt::key_mark(settings.hash_key),
             rekeyed: false,
             links: HashMap::new(),
@@ -148,6 +152,25 @@ impl DataPath for Executor {
 
     fn census(&self) -> Result<Census, Error> {
         counters::census(&self.maps).map_err(|e| failed("read the client records", &e))
+    }
+
+    fn records(&self, each: &mut dyn FnMut(&Known)) -> Result<(), Error> {
+        let (key_of, size) = (self.hash_key, self.table_size);
+        let visit = |key: &ClientKeyV4, record: &Record| {
+            let slot = hash::slot(hash::client_v4(key_of, key.addr), size);
+            each(&Known { key: *key, slot, record: *record });
+        };
+        self.maps
+            .clients
+            .for_each(counters::CHUNK, visit)
+            .map_err(|e| failed("read the client records", &e))
+    }
+
+    fn forget(&self, stale: &[ClientKeyV4]) -> Result<(), Error> {
+        stale
+            .iter()
+            .try_for_each(|key| self.maps.clients.delete(key))
+            .map_err(|e| failed("remove client records", &e))
     }
 
     fn table_size(&self) -> u32 {

@@ -9,16 +9,14 @@ use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
 use sticky_common::maps;
-use sticky_common::types::{
-    Backend, ClientKeyV4, Flow, FlowKeyV4, Frontend, FrontendKeyV4, Record, Slot, Traffic,
-};
+use sticky_common::types::{Backend, ClientKeyV4, Frontend, FrontendKeyV4, Record, Slot, Traffic};
 
 use super::pins::Pins;
 use super::sys::{self, Geometry, Map};
 use super::{Error, Settings};
 
 /// The kernel half, built by build.rs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sticky-ebpf"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sticky-ebpf"));
 
 /// All that user space works with.
 pub struct Maps {
@@ -28,7 +26,6 @@ pub struct Maps {
     pub table_size: u32,
     pub backends: Map<u32, Backend>,
     pub clients: Map<ClientKeyV4, Record>,
-    pub flows: Map<FlowKeyV4, Flow>,
     pub service_ids: Map<u32, u64>,
     pub backend_ids: Map<u32, u64>,
     /// Behind a lock, since aya sets only through `&mut`.
@@ -95,7 +92,6 @@ pub fn load(settings: &Settings, pins: &Pins) -> Result<Loaded, Error> {
         table_size: settings.table_size,
         backends: open(&mut ebpf, maps::BACKENDS)?,
         clients: open(&mut ebpf, maps::CLIENTS_V4)?,
-        flows: open(&mut ebpf, maps::FLOWS_V4)?,
         service_ids: open(&mut ebpf, maps::SERVICE_IDS)?,
         backend_ids: open(&mut ebpf, maps::BACKEND_IDS)?,
         backend_stats: Mutex::new(open_per_cpu(&mut ebpf, maps::BACKEND_STATS)?),
