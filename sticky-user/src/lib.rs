@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod file_provider;
+pub mod health;
 pub mod keys;
 pub mod labels;
 pub mod model;

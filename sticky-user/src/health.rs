@@ -1,0 +1,192 @@
+//! Active checks (contract, `sticky.health.*`): a backend whose task runs is up once it answers, and down when it
+//! stops to. Takes what a provider found and hands on the same with the states that checks give.
+
+mod check;
+mod journal;
+mod judge;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use crate::model::{Backend, Snapshot, State};
+use crate::provider::Found;
+use check::Checker;
+use journal::Journal;
+use judge::Verdict;
+use plan::Plan;
+
+/// Checks that run at the same time, which bounds the descriptors they take.
+const AT_ONCE: usize = 256;
+/// Backends often change together: what comes within this time is handed on as one change.
+const COALESCE: Duration = Duration::from_millis(5);
+
+/// Service and backend id.
+type Key = (String, String);
+
+/// A verdict on a backend, from the checker with this number.
+struct Report {
+    key: Key,
+    checker: u64,
+    verdict: Verdict,
+}
+
+/// The checks of one backend.
+struct Entry {
+    checker: u64,
+    plan: Plan,
+    verdict: Verdict,
+    task: AbortHandle,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Checks the backends of every service.
+pub struct Monitor {
+    found: watch::Receiver<Arc<Found>>,
+    effective: watch::Sender<Arc<Found>>,
+    entries: HashMap<Key, Entry>,
+    checkers: u64,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    limit: Arc<Semaphore>,
+    journal: Journal,
+}
+
+impl Monitor {
+    /// A monitor of what a provider finds, and where it hands on. What the provider starts with comes from an earlier
+    /// run: its states are taken as they are until checks say otherwise.
+    #[must_use]
+    pub fn new(mut found: watch::Receiver<Arc<Found>>) -> (Self, watch::Receiver<Arc<Found>>) {
+        let initial = Arc::clone(&found.borrow_and_update());
+        let (effective, receiver) = watch::channel(Arc::clone(&initial));
+        let monitor = Self {
+            found,
+            effective,
+            entries: HashMap::new(),
+            checkers: 0,
+            reports: mpsc::channel(1024),
+            limit: Arc::new(Semaphore::new(AT_ONCE)),
+            journal: Journal::default(),
+        };
+        (monitor, receiver)
+    }
+
+    /// Checks until the provider ends.
+    pub async fn run(mut self) {
+        let mut latest = Arc::clone(&self.effective.borrow());
+        self.follow(&latest.snapshot, true);
+        loop {
+            tokio::select! {
+                changed = self.found.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    latest = Arc::clone(&self.found.borrow_and_update());
+                    self.follow(&latest.snapshot, false);
+                    self.hand_on(&latest, latest.event_at);
+                }
+                Some(report) = self.reports.1.recv() => {
+                    let seen_at = Instant::now();
+                    let mut flipped = self.take(report);
+                    sleep(COALESCE).await;
+                    while let Ok(report) = self.reports.1.try_recv() {
+                        flipped |= self.take(report);
+                    }
+                    if flipped {
+                        self.hand_on(&latest, seen_at);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts checks of new backends and ends those of old ones.
+    fn follow(&mut self, snapshot: &Snapshot, known: bool) {
+        let mut old = std::mem::take(&mut self.entries);
+        for service in &snapshot.services {
+            for backend in &service.backends {
+                let key = (service.id.clone(), backend.id.clone());
+                let Some(plan) = Plan::of(service, backend) else { continue };
+                let entry = match old.remove(&key) {
+                    Some(entry) if entry.plan == plan => entry,
+                    // Other settings change how it is asked, not what is known of it.
+                    Some(entry) => self.start(key.clone(), plan, entry.verdict.clone()),
+                    None if known => self.start(key.clone(), plan, Verdict::known(backend)),
+                    None => self.start(key.clone(), plan, Verdict::starting()),
+                };
+                self.entries.insert(key, entry);
+            }
+        }
+    }
+
+    fn start(&mut self, key: Key, plan: Plan, verdict: Verdict) -> Entry {
+        self.checkers += 1;
+        let checker = Checker {
+            key,
+            number: self.checkers,
+            plan: plan.clone(),
+            reports: self.reports.0.clone(),
+            limit: Arc::clone(&self.limit),
+        };
+        let task = tokio::spawn(checker.run(verdict.clone())).abort_handle();
+        Entry { checker: self.checkers, plan, verdict, task }
+    }
+
+    /// Whether a report changes anything.
+    fn take(&mut self, report: Report) -> bool {
+        match self.entries.get_mut(&report.key) {
+            Some(entry) if entry.checker == report.checker && entry.verdict != report.verdict => {
+                entry.verdict = report.verdict;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Hands on what was found, with the states that the checks give.
+    fn hand_on(&mut self, found: &Found, event_at: Instant) {
+        let mut snapshot = Snapshot::clone(&found.snapshot);
+        for service in &mut snapshot.services {
+            for backend in &mut service.backends {
+                let key = (service.id.clone(), backend.id.clone());
+                if let Some(entry) = self.entries.get(&key) {
+                    apply(backend, &entry.verdict);
+                }
+            }
+        }
+        self.journal.write(&snapshot);
+        let last = Arc::clone(&self.effective.borrow());
+        if *last.snapshot == snapshot && last.status == found.status {
+            return;
+        }
+        let snapshot = if *last.snapshot == snapshot {
+            Arc::clone(&last.snapshot)
+        } else {
+            Arc::new(snapshot)
+        };
+        self.effective.send_replace(Arc::new(Found {
+            snapshot,
+            event_at,
+            status: found.status.clone(),
+        }));
+    }
+}
+
+/// Checks decide between a running task's states; what Swarm or the operator ordered stands above them.
+fn apply(backend: &mut Backend, verdict: &Verdict) {
+    if backend.state == State::Up {
+        backend.state = verdict.state;
+        backend.reason.clone_from(&verdict.reason);
+    }
+}

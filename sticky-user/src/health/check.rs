@@ -1,0 +1,145 @@
+//! One backend asked over and over.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::judge::{Judge, Verdict};
+use super::plan::{Http, Plan};
+use super::{Key, Report};
+use crate::model::{ProxyProtocol, State};
+
+/// A starting backend is asked this often, for as long as a start takes.
+const EAGER: Duration = Duration::from_millis(100);
+const EAGER_FOR: Duration = Duration::from_secs(60);
+
+/// Asks one backend.
+pub(super) struct Checker {
+    pub(super) key: Key,
+    pub(super) number: u64,
+    pub(super) plan: Plan,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) limit: Arc<Semaphore>,
+}
+
+impl Checker {
+    /// Asks until it is aborted, or nobody listens any more; reports only what changes.
+    pub(super) async fn run(self, verdict: Verdict) {
+        let began = Instant::now();
+        let mut judge = Judge::new(verdict);
+        let interval = self.plan.config.interval;
+        let mut spread = Some(spread(interval));
+        loop {
+            let asked = Instant::now();
+            let outcome = match self.limit.acquire().await {
+                Ok(_permit) => self.plan.check().await,
+                Err(_) => return,
+            };
+            if judge.see(outcome, &self.plan.config) {
+                let report = Report {
+                    key: self.key.clone(),
+                    checker: self.number,
+                    verdict: judge.verdict.clone(),
+                };
+                if self.reports.send(report).await.is_err() {
+                    return;
+                }
+            }
+            let eager = judge.verdict.state == State::Starting && began.elapsed() < EAGER_FOR;
+            let pause = match (eager, spread) {
+                (true, _) => EAGER.min(interval),
+                // Those that started together are not asked together for ever.
+                (false, Some(first)) => {
+                    spread = None;
+                    first
+                }
+                (false, None) => interval,
+            };
+            sleep(pause.saturating_sub(asked.elapsed())).await;
+        }
+    }
+}
+
+/// Somewhere between half an interval and a whole one.
+fn spread(interval: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0_u8);
+    let part = u32::try_from(random % 500).unwrap_or(0) + 500;
+    interval * part / 1000
+}
+
+impl Plan {
+    /// Asks everything there is to ask, in the time there is.
+    async fn check(&self) -> Result<(), String> {
+        let all = async {
+            for addr in &self.connect {
+                connect(*addr).await?;
+            }
+            match &self.http {
+                Some(http) => http.get().await,
+                None => Ok(()),
+            }
+        };
+        match timeout(self.config.timeout, all).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                Err(format!("no answer within {}", humantime::format_duration(self.config.timeout)))
+            }
+        }
+    }
+}
+
+async fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
+    TcpStream::connect(addr).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => {
+            format!("port {} refuses connections", addr.port())
+        }
+        _ => format!("port {}: {error}", addr.port()),
+    })
+}
+
+impl Http {
+    async fn get(&self) -> Result<(), String> {
+        let mut stream = connect(self.addr).await?;
+        // No proxied connection: UNKNOWN in version 1, LOCAL in version 2 of HAProxy's PROXY protocol.
+        let greeting: &[u8] = match self.proxy_protocol {
+            None => b"",
+            Some(ProxyProtocol::V1) => b"PROXY UNKNOWN\r\n",
+            Some(ProxyProtocol::V2) => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        };
+        let failed = |error: &dyn std::fmt::Display| format!("GET {}: {error}", self.path);
+        stream.write_all(greeting).await.map_err(|error| failed(&error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(&error))?;
+        let request = Request::get(&self.path)
+            .header(http::header::HOST, &self.host)
+            .header(http::header::USER_AGENT, "sticky-health")
+            .header(http::header::CONNECTION, "close")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| failed(&error))?;
+        let answer = sender.send_request(request);
+        tokio::pin!(answer, connection);
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            closed = &mut connection => match closed {
+                Ok(()) => answer.await,
+                Err(error) => Err(error),
+            },
+        };
+        let status = answer.map_err(|error| failed(&error))?.status();
+        if status.is_success() || status.is_redirection() {
+            return Ok(());
+        }
+        Err(failed(&status))
+    }
+}
