@@ -23,6 +23,7 @@ pub use attach::XdpMode;
 pub use clients::Clients;
 pub use counters::View;
 pub use execute::Executor;
+pub use load::OBJECT;
 
 /// What the data path needs to know at its start.
 #[derive(Clone, Debug)]

@@ -5,9 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader};
 use sticky::control::plan::{self, Build, Desired, DesiredBackend, DesiredService, Loaded, Plan};
 use sticky::control::{DataPath as _, Names, Reach, reconcile};
-use sticky::datapath::{self, DataPath, Settings, XdpMode};
+use sticky::datapath::{self, DataPath, OBJECT, Settings, XdpMode};
+use sticky_common::ABI_VERSION;
 use sticky_common::hash::HashKey;
 use sticky_common::maglev;
 use sticky_common::types::{Backend, FrontendKeyV4};
@@ -127,5 +130,64 @@ impl Drop for Rig {
         if let Err(e) = datapath::detach(&self.pin_dir) {
             eprintln!("cannot detach: {e}");
         }
+    }
+}
+
+/// The XDP program over a rig's maps, to be run on frames without an interface.
+pub struct Runner {
+    ebpf: Ebpf,
+}
+
+/// What the program did to a frame.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// `XDP_PASS` and so on.
+    pub verdict: u32,
+    /// Without the metadata in front.
+    pub frame: Vec<u8>,
+    /// The metadata that it left.
+    pub handover: Vec<u8>,
+}
+
+impl Runner {
+    /// Loads the program beside the attached one.
+    pub fn new(rig: &Rig) -> anyhow::Result<Self> {
+        let maps = rig.pin_dir.join(format!("v{ABI_VERSION}")).join("maps");
+        let mut loader = EbpfLoader::new();
+        loader.override_global("TABLE_SIZE", &TABLE_SIZE, true);
+        loader.override_global("HASH_K0", &KEY.k0, true).override_global("HASH_K1", &KEY.k1, true);
+        for pin in std::fs::read_dir(&maps)? {
+            let pin = pin?;
+            let name = pin.file_name().into_string().map_err(|n| anyhow::anyhow!("pin {n:?}"))?;
+            let name: &'static str = name.split('-').next().unwrap_or_default().to_owned().leak();
+            loader.map_pin_path(name, pin.path());
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        let xdp: &mut Xdp = ebpf.program_mut("sticky_xdp").context("sticky_xdp")?.try_into()?;
+        xdp.load()?;
+        Ok(Self { ebpf })
+    }
+
+    /// Runs it once.
+    pub fn run(&self, frame: &[u8]) -> anyhow::Result<Ran> {
+        let xdp: &Xdp = self.ebpf.program("sticky_xdp").context("sticky_xdp")?.try_into()?;
+        let mut out = vec![0; frame.len() + 64];
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let mut context = Vec::new();
+        for word in [0, frame.len() as u32, 0, 0, 0, 0] {
+            context.extend(word.to_ne_bytes());
+        }
+        let mut context_out = [0; 24];
+        let result = xdp.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ctx_out: Some(&mut context_out),
+            ..TestRunOptions::new()
+        })?;
+        let data = u32::from_ne_bytes(context_out[..4].try_into()?) as usize;
+        out.truncate(result.data_size_out as usize);
+        let frame = out.split_off(data);
+        Ok(Ran { verdict: result.return_value, frame, handover: out })
     }
 }
