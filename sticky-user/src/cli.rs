@@ -1,17 +1,22 @@
 //! The command line: what there is to say, and who answers it.
 
+mod ask;
 mod check_config;
+mod detach;
 mod failure;
+mod keys;
 mod run_args;
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::Settings;
+use crate::config::{Places, Settings};
+use crate::whereis::Question;
 pub use failure::Failure;
 
 /// A load balancer for Docker Swarm that keeps the client's address and the client's session.
@@ -64,11 +69,46 @@ struct PlaceFlags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show services, frontends, backends and the data path
+    #[command(after_help = ask::STATUS_HELP)]
+    Status {
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+        /// Again every second, until interrupted
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show the backend a client gets, and why
+    #[command(after_help = ask::WHERE_HELP)]
+    Where {
+        /// Address of the client
+        client: IpAddr,
+        /// Name or id of a service [default: all]
+        #[arg(long, value_name = "SERVICE")]
+        service: Option<String>,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make, rotate or list keys
+    #[command(after_help = keys::HELP)]
+    Keys {
+        #[command(subcommand)]
+        command: keys::Keys,
+    },
     /// Validate a configuration or a file of services
     #[command(after_help = check_config::HELP)]
     CheckConfig {
         /// A file for `--config`, or a file of services [default: what `sticky run` would use]
         file: Option<PathBuf>,
+    },
+    /// Remove every program, map and rule of sticky from this host
+    #[command(after_help = detach::HELP)]
+    Detach {
+        /// Also while sticky runs
+        #[arg(long)]
+        force: bool,
     },
     /// Print the completions of a shell
     #[command(after_help = "Example:\n  sticky completions bash > /etc/bash_completion.d/sticky")]
@@ -85,6 +125,13 @@ enum Command {
 pub fn run() -> Result<(), Failure> {
     let Cli { command, places } = Cli::parse();
     match command {
+        Command::Status { json, watch } => ask::status(&places.places().socket, json, watch),
+        Command::Where { client, service, json } => {
+            let question = Question { client, service, cookie: None };
+            ask::locate(&places.places().socket, &question, json)
+        }
+        Command::Keys { command } => keys::run(command),
+        Command::Detach { force } => detach::run(&places.places(), force),
         Command::CheckConfig { file } => check_config::run(file.as_deref(), &places),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "sticky", &mut io::stdout());
@@ -101,6 +148,15 @@ impl PlaceFlags {
     fn settings(&self) -> Settings {
         let Self { socket, state_dir, pin_dir } = self.clone();
         Settings { socket, state_dir, pin_dir, ..Settings::default() }
+    }
+
+    fn places(self) -> Places {
+        let default = Places::default();
+        Places {
+            socket: self.socket.unwrap_or(default.socket),
+            state_dir: self.state_dir.unwrap_or(default.state_dir),
+            pin_dir: self.pin_dir.unwrap_or(default.pin_dir),
+        }
     }
 }
 

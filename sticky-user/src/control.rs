@@ -63,6 +63,17 @@ pub enum Path {
     Relay,
 }
 
+impl Path {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Proxy => "proxy",
+            Self::Relay => "relay",
+        }
+    }
+}
+
 /// Where a backend is from this host.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reach {

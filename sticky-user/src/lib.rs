@@ -2,6 +2,7 @@
 //!
 //! The code map; who may import whom is checked by `cargo xtask tidy`.
 
+pub mod admin;
 pub mod cli;
 pub mod clients;
 pub mod config;
@@ -11,8 +12,16 @@ pub mod file_provider;
 pub mod health;
 pub mod keys;
 pub mod labels;
+pub mod listeners;
+pub mod metrics;
 pub mod model;
+pub mod netinfo;
 pub mod provider;
 pub mod proxy;
+pub mod socket;
+pub mod state;
+pub mod status;
 pub mod swarm;
 pub mod telemetry;
+pub mod views;
+pub mod whereis;

@@ -1,7 +1,10 @@
 //! Why a command failed, and the exit code that says so.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
+
+use crate::socket::ClaimError;
 
 /// What ends a command.
 #[derive(Debug)]
@@ -38,6 +41,19 @@ impl fmt::Display for Failure {
             // The whole chain of causes on one line.
             Self::Failed(error) => write!(f, "{error:#}"),
             Self::Usage(text) | Self::NotPermitted(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<ClaimError> for Failure {
+    fn from(error: ClaimError) -> Self {
+        match &error {
+            ClaimError::Io { error: why, .. } if why.kind() == io::ErrorKind::PermissionDenied => {
+                Self::NotPermitted(format!(
+                    "{error}, or run as root or with the capability CAP_DAC_OVERRIDE"
+                ))
+            }
+            _ => Self::Failed(error.into()),
         }
     }
 }

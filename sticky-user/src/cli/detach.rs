@@ -1,0 +1,41 @@
+//! `sticky detach`: leaves the host as it was before sticky.
+
+use super::Failure;
+use crate::config::Places;
+use crate::datapath;
+use crate::socket::{Claim, ClaimError};
+
+pub(super) const HELP: &str = "\
+Layer 4 stops: the ports go back to Docker, and established connections break.
+The state directory stays, so that keys and drains are there for the next start.";
+
+pub(super) fn run(places: &Places, force: bool) -> Result<(), Failure> {
+    // Held to the end, so that nobody starts meanwhile.
+    let claim = match Claim::new(&places.socket) {
+        Ok(claim) => Some(claim),
+        Err(_) if force => None,
+        Err(error @ ClaimError::Running { .. }) => {
+            return Err(Failure::Failed(anyhow::anyhow!(
+                "{error}; or detach all the same with --force"
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let removed = datapath::detach(&places.pin_dir)?;
+    drop(claim);
+    let pins = places.pin_dir.display();
+    match removed {
+        0 => anstream::println!("nothing of sticky is attached ({pins})"),
+        _ => anstream::println!("removed {removed} programs, links and maps ({pins})"),
+    }
+    Ok(())
+}
+
+impl From<datapath::Error> for Failure {
+    fn from(error: datapath::Error) -> Self {
+        match error {
+            datapath::Error::NotPermitted { .. } => Self::NotPermitted(error.to_string()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the data path and the cluster are like when somebody asks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::status::Status;
+use crate::views::Views;
+
+/// Reads the views at each scrape.
+pub(super) struct Cluster(pub Arc<Views>);
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster")
+    }
+}
+
+impl Collector for Cluster {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (status, outcomes) = self.0.status_and_outcomes();
+        let outcomes: Vec<_> = outcomes.into_iter().map(|(o, n)| (o.as_str(), n)).collect();
+        encode(&status, &outcomes, encoder)
+    }
+}
+
+fn encode(
+    status: &Status,
+    outcomes: &[(&'static str, u64)],
+    mut to: DescriptorEncoder<'_>,
+) -> fmt::Result {
+    let version = [("version", status.version.as_str())];
+    gauges(&mut to, "sticky_build_info", "The version that runs", [(&version[..], 1)])?;
+    let generation = i64::try_from(status.generation).unwrap_or(i64::MAX);
+    gauges(&mut to, "sticky_generation", "Map commits of this node", [(&[][..], generation)])?;
+
+    let outcomes: Vec<_> = outcomes.iter().map(|(o, n)| ([("outcome", *o)], *n)).collect();
+    let rows = outcomes.iter().map(|(l, n)| (&l[..], *n));
+    counters(&mut to, "sticky_packets", "Packets, by what became of them", rows)?;
+
+    let mut backends = Vec::new();
+    let mut services = Vec::new();
+    for service in &status.services {
+        services.push(([("service", service.name.as_str())], service));
+        for backend in &service.backends {
+            let labels = [("service", service.name.as_str()), ("backend", backend.name.as_str())];
+            backends.push((labels, backend));
+        }
+    }
+    let rows = backends.iter().map(|(l, b)| (&l[..], b.packets));
+    counters(&mut to, "sticky_service_packets", "Packets to a backend at layer 4", rows)?;
+    let rows = backends.iter().map(|(l, b)| (&l[..], b.bytes));
+    counters(&mut to, "sticky_service_bytes", "Bytes to a backend at layer 4", rows)?;
+    let rows = backends.iter().map(|(l, b)| (&l[..], i64::from(b.state == "up")));
+    gauges(&mut to, "sticky_backend_up", "Whether a backend takes new clients", rows)?;
+    let rows = services.iter().map(|(l, s)| (&l[..], i64::try_from(s.clients).unwrap_or(i64::MAX)));
+    gauges(&mut to, "sticky_clients", "Clients with a record", rows)?;
+    let rows = services.iter().map(|(l, s)| (&l[..], count(s.errors.len())));
+    gauges(&mut to, "sticky_config_errors", "Mistakes in the configuration of a service", rows)
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+fn gauges<'a>(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: impl IntoIterator<Item = (Labels<'a>, i64)>,
+) -> fmt::Result {
+    let mut metric = to.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in rows {
+        ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn counters<'a>(
+    to: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rows: impl IntoIterator<Item = (Labels<'a>, u64)>,
+) -> fmt::Result {
+    let mut metric = to.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in rows {
+        ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The state directory: generated keys and the last snapshot, for nobody else's eyes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Snapshot;
+
+const SNAPSHOT: &str = "snapshot.json";
+
+/// A directory with mode 0700.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+/// A snapshot and when the provider read it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Saved {
+    pub read_at: SystemTime,
+    pub snapshot: Snapshot,
+}
+
+#[derive(Serialize)]
+struct ToSave<'a> {
+    read_at: SystemTime,
+    snapshot: &'a Snapshot,
+}
+
+impl StateDir {
+    /// Makes the directory if it is missing, and closes it to others.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700))).with_context(
+            || {
+                format!(
+                    "the state directory {} cannot be used; choose another with --state-dir",
+                    path.display()
+                )
+            },
+        )?;
+        Ok(Self(path.to_owned()))
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The snapshot of an earlier run. `None`: there is none that this version can read.
+    #[must_use]
+    pub fn last_snapshot(&self) -> Option<Saved> {
+        let path = self.0.join(SNAPSHOT);
+        let read = fs::read(&path).map_err(anyhow::Error::from);
+        match read.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
+            Ok(saved) => Some(saved),
+            Err(error) if is_missing(&error) => None,
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "the last snapshot cannot be read, starting without it");
+                None
+            }
+        }
+    }
+
+    /// Keeps a snapshot for a start without the provider. A full disk is a warning, not an end.
+    pub fn save(&self, snapshot: &Snapshot, read_at: SystemTime) {
+        let path = self.0.join(SNAPSHOT);
+        let saved = serde_json::to_vec(&ToSave { read_at, snapshot })
+            .map_err(io::Error::other)
+            .and_then(|text| replace(&path, &text));
+        if let Err(error) = saved {
+            tracing::warn!(file = %path.display(), %error, "the snapshot cannot be saved; a start without the provider would serve an older one");
+        }
+    }
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::NotFound)
+}
+
+/// Replaces a file in one step: whoever reads it sees the old or the new content, also after a crash.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let next = path.with_extension(format!("{}.new", std::process::id()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&next)
+        .and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&next, path));
+    if written.is_err() {
+        // What was begun is removed as far as possible; the first error is the one to tell.
+        let _ = fs::remove_file(&next);
+        return written;
+    }
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Service, ServiceConfig};
+
+    fn snapshot(name: &str) -> Snapshot {
+        let service = Service {
+            id: name.into(),
+            name: name.into(),
+            config: ServiceConfig::default(),
+            publish: Vec::new(),
+            backends: Vec::new(),
+            errors: Vec::new(),
+        };
+        Snapshot { services: vec![service] }
+    }
+
+    #[test]
+    fn keeps_the_last_snapshot_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&dir.path().join("a/b")).unwrap();
+        assert!(state.last_snapshot().is_none());
+        state.save(&snapshot("old"), SystemTime::UNIX_EPOCH);
+        state.save(&snapshot("new"), SystemTime::UNIX_EPOCH);
+        let saved = state.last_snapshot().unwrap();
+        assert_eq!(saved.snapshot, snapshot("new"));
+        assert_eq!(saved.read_at, SystemTime::UNIX_EPOCH);
+        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 1);
+        assert_eq!(fs::metadata(state.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn garbage_is_no_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        fs::write(dir.path().join(SNAPSHOT), "{\"read_at\":").unwrap();
+        assert!(state.last_snapshot().is_none());
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("taken")).unwrap();
+        fs::write(dir.path().join("taken/x"), "").unwrap();
+        assert!(replace(&dir.path().join("taken"), b"x").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

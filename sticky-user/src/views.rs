@@ -1,0 +1,68 @@
+//! One place that knows what runs now, for everyone who asks: the socket, the admin address, the metrics.
+
+use std::sync::Arc;
+
+use sticky_common::outcome::Outcome;
+use tokio::sync::watch;
+
+use crate::clients::ClientTable;
+use crate::control::{Counters, DataPathView, InForce};
+use crate::provider::Found;
+use crate::status::{self, Status};
+use crate::whereis::{self, Answer, Question, UnknownService};
+
+/// What the views are made from. All of it is read, nothing changed.
+pub struct Views {
+    /// This host's name.
+    pub node: String,
+    pub table_size: u32,
+    pub found: watch::Receiver<Arc<Found>>,
+    pub in_force: watch::Receiver<Option<Arc<InForce>>>,
+    /// `None`: layer 7 only.
+    pub data_path: Option<Arc<dyn DataPathView>>,
+    pub clients: Arc<dyn ClientTable>,
+    /// Requests by service id and backend id.
+    pub requests: Box<dyn Fn(&str, &str) -> u64 + Send + Sync>,
+}
+
+impl Views {
+    /// The state of this node. Reads maps: not for a thread that serves requests.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status_and_outcomes().0
+    }
+
+    /// The state, and the counters of packets by outcome.
+    pub(crate) fn status_and_outcomes(&self) -> (Status, Vec<(Outcome, u64)>) {
+        let counters = self.data_path.as_ref().map_or_else(Counters::default, |data_path| {
+            data_path.counters().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the counters of the data path cannot be read");
+                Counters::default()
+            })
+        });
+        let found = self.found.borrow().clone();
+        let in_force = self.in_force.borrow().clone();
+        let status = status::build(&status::Parts {
+            node: &self.node,
+            table_size: self.table_size,
+            interfaces: self.data_path.as_ref().map(|d| d.interfaces()).unwrap_or_default(),
+            provider: &found.status,
+            found: &found.snapshot,
+            in_force: in_force.as_deref(),
+            counters: &counters,
+            requests: &*self.requests,
+        });
+        (status, counters.outcomes)
+    }
+
+    /// The backend of a client, of one service or of each.
+    ///
+    /// # Errors
+    /// There is no service of that name.
+    pub fn locate(&self, question: &Question) -> Result<Vec<Answer>, UnknownService> {
+        match &*self.in_force.borrow() {
+            Some(in_force) => whereis::answer(question, in_force, &*self.clients),
+            None => Err(UnknownService { service: question.service.clone(), known: Vec::new() }),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `sticky where`: the backend a client gets, and why, from what is loaded. Asking changes nothing.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use sticky_common::outcome::Outcome;
+
+use crate::clients::{Choice, ClientTable};
+use crate::control::{InForce, InForceService, Path};
+use crate::model::{Service, State};
+
+/// Who is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    pub client: IpAddr,
+    /// Name or id; `None`: every service.
+    pub service: Option<String>,
+    /// Value of our cookie.
+    pub cookie: Option<String>,
+}
+
+/// Where a new request or connection of the client would go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    pub service: String,
+    /// `None`: none is up, or the choice is made by load when the request comes.
+    pub backend: Option<Located>,
+    pub reason: String,
+    /// `xdp`, `proxy` or `relay`.
+    pub path: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Located {
+    pub id: String,
+    pub name: String,
+    pub addr: Option<String>,
+}
+
+/// No service has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no service {}; known are: {}", service.as_deref().unwrap_or("at all"), known.join(", "))]
+pub struct UnknownService {
+    pub service: Option<String>,
+    pub known: Vec<String>,
+}
+
+pub(crate) fn answer(
+    question: &Question,
+    in_force: &InForce,
+    clients: &dyn ClientTable,
+) -> Result<Vec<Answer>, UnknownService> {
+    let services = &in_force.snapshot.services;
+    let asked = |s: &&Service| question.service.as_ref().is_none_or(|q| *q == s.name || *q == s.id);
+    let answers: Vec<_> = services
+        .iter()
+        .filter(asked)
+        .map(|service| one(service, question.client, in_force, clients))
+        .collect();
+    if answers.is_empty() && question.service.is_some() {
+        return Err(UnknownService {
+            service: question.service.clone(),
+            known: services.iter().map(|service| service.name.clone()).collect(),
+        });
+    }
+    Ok(answers)
+}
+
+fn one(service: &Service, client: IpAddr, in_force: &InForce, clients: &dyn ClientTable) -> Answer {
+    let path = in_force.services.iter().find(|s| s.id == service.id).map_or(Path::Proxy, path);
+    let answer = |backend, reason: &str| Answer {
+        service: service.name.clone(),
+        backend,
+        reason: reason.to_owned(),
+        path: path.as_str().to_owned(),
+    };
+    if !service.backends.iter().any(|backend| backend.state.takes_new()) {
+        return answer(None, Outcome::NoBackend.as_str());
+    }
+    if !service.config.ip_hash {
+        return answer(None, Outcome::New.as_str());
+    }
+    let Some(Choice { backend, reason }) = clients.look(&service.id, client) else {
+        return answer(None, Outcome::NoBackend.as_str());
+    };
+    match service.backends.iter().find(|b| b.id == backend) {
+        Some(found) => {
+            let draining = matches!(found.state, State::Draining(_));
+            let located = Located {
+                id: found.id.clone(),
+                name: found.name.clone(),
+                addr: found.addr.map(|addr| addr.to_string()),
+            };
+            answer(Some(located), if draining { "draining" } else { reason.as_str() })
+        }
+        // The record is newer than the snapshot: what is loaded counts.
+        None => answer(
+            Some(Located { name: backend.clone(), id: backend, addr: None }),
+            reason.as_str(),
+        ),
+    }
+}
+
+/// How a client from outside reaches the service first.
+fn path(service: &InForceService) -> Path {
+    service.frontends.first().map_or(Path::Proxy, |frontend| frontend.path)
+}
+
+impl Answer {
+    /// One line for people.
+    #[must_use]
+    pub fn line(&self, client: IpAddr) -> String {
+        let Self { service, backend, reason, path } = self;
+        let why = explain(reason, backend.is_some());
+        match backend {
+            Some(Located { id, name, addr }) => {
+                let addr = addr.as_deref().unwrap_or("no address");
+                format!(
+                    "{service}: {client} -> {name} ({addr}, id {id}), by {path}: {reason}, {why}"
+                )
+            }
+            None => format!("{service}: {client} -> no backend yet, by {path}: {reason}, {why}"),
+        }
+    }
+}
+
+fn explain(reason: &str, chosen: bool) -> &'static str {
+    match reason {
+        "pinned" | "recorded" => "the record of this client says so",
+        "draining" => "the record of this client says so, and new clients go elsewhere",
+        "hash" => "the slot of this client says so",
+        "new" if chosen => "a client with no record goes where its slot says",
+        "new" => "the choice is made by load when a request comes",
+        "repinned" => "the recorded backend takes no new connections any more",
+        "expired" => "the record is older than the affinity time, so its slot says",
+        "no_backend" => "no backend is up",
+        _ => "as the loaded tables say",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+use super::*;
+use crate::model::DrainMode;
+use crate::status::tests::{backend, in_force};
+
+struct Fixed(Option<(&'static str, Outcome)>);
+
+impl ClientTable for Fixed {
+    fn choose(&self, _: &str, _: IpAddr) -> Option<Choice> {
+        unreachable!("a question changes nothing")
+    }
+
+    fn look(&self, _: &str, _: IpAddr) -> Option<Choice> {
+        self.0.map(|(backend, reason)| Choice { backend: backend.into(), reason })
+    }
+
+    fn hashed(&self, _: &str, _: &[u8]) -> Option<Choice> {
+        None
+    }
+}
+
+fn question(service: Option<&str>) -> Question {
+    Question {
+        client: "198.51.100.7".parse().unwrap(),
+        service: service.map(Into::into),
+        cookie: None,
+    }
+}
+
+fn ask(in_force: &InForce, service: Option<&str>, table: Fixed) -> Answer {
+    answer(&question(service), in_force, &table).unwrap().remove(0)
+}
+
+#[test]
+fn the_answer_is_that_of_the_tables() {
+    let answer = ask(&in_force(), Some("demo"), Fixed(Some(("kpf4", Outcome::Pinned))));
+    let json = serde_json::to_value(&answer).unwrap();
+    let expected = serde_json::json!({
+        "service": "demo",
+        "backend": { "id": "kpf4", "name": "demo.1", "addr": "172.18.0.3:8080" },
+        "reason": "pinned",
+        "path": "xdp",
+    });
+    assert_eq!(json, expected);
+    assert_eq!(
+        answer.line("198.51.100.7".parse().unwrap()),
+        "demo: 198.51.100.7 -> demo.1 (172.18.0.3:8080, id kpf4), by xdp: pinned, the record of this client says so"
+    );
+}
+
+#[test]
+fn a_service_is_found_by_id_too_and_all_are_answered_without_one() {
+    ask(&in_force(), Some("s1"), Fixed(None));
+    ask(&in_force(), None, Fixed(None));
+    let unknown = answer(&question(Some("x")), &in_force(), &Fixed(None)).unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no service x; known are: demo");
+}
+
+#[test]
+fn no_backend_is_an_answer() {
+    let answer = ask(&in_force(), None, Fixed(None));
+    assert_eq!((answer.backend, answer.reason.as_str()), (None, "no_backend"));
+}
+
+#[test]
+fn a_client_may_be_kept_where_others_may_not_go() {
+    let mut in_force = in_force();
+    let mut snapshot = (*in_force.snapshot).clone();
+    let draining = backend("old", "demo.0", State::Draining(DrainMode::Sessions));
+    snapshot.services[0].backends.push(draining);
+    in_force.snapshot = snapshot.into();
+    let answer = ask(&in_force, None, Fixed(Some(("old", Outcome::Pinned))));
+    assert_eq!(answer.reason, "draining");
+}
+
+#[test]
+fn without_client_affinity_the_load_decides() {
+    let mut in_force = in_force();
+    let mut snapshot = (*in_force.snapshot).clone();
+    snapshot.services[0].config.ip_hash = false;
+    in_force.snapshot = snapshot.into();
+    let answer = ask(&in_force, None, Fixed(None));
+    assert_eq!((answer.backend, answer.reason.as_str()), (None, "new"));
+}
