@@ -3,6 +3,8 @@
 mod page;
 
 use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::Semaphore;
 
 use crate::metrics::Metrics;
@@ -24,6 +26,7 @@ use crate::views::Views;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Connections at a time; the rest wait.
 const CONNECTIONS: usize = 64;
+const BACKLOG: u32 = 128;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the admin address answers from.
@@ -32,6 +35,18 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// The maps are in force and the listeners are open.
     pub ready: Arc<AtomicBool>,
+}
+
+/// Listens, in a way that a successor can too.
+///
+/// # Errors
+/// The address is not ours to listen on.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(addr)?;
+    socket.listen(BACKLOG)
 }
 
 /// Answers for ever.

@@ -3,7 +3,6 @@
 mod ask;
 mod check_config;
 mod detach;
-mod failure;
 mod keys;
 mod run_args;
 
@@ -16,8 +15,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::config::{Places, Settings};
+use crate::failure::Failure;
 use crate::whereis::Question;
-pub use failure::Failure;
+use run_args::RunArgs;
 
 /// A load balancer for Docker Swarm that keeps the client's address and the client's session.
 #[derive(Debug, Parser)]
@@ -69,6 +69,9 @@ struct PlaceFlags {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the balancer on this node
+    #[command(after_help = run_args::HELP)]
+    Run(Box<RunArgs>),
     /// Show services, frontends, backends and the data path
     #[command(after_help = ask::STATUS_HELP)]
     Status {
@@ -87,6 +90,9 @@ enum Command {
         /// Name or id of a service [default: all]
         #[arg(long, value_name = "SERVICE")]
         service: Option<String>,
+        /// Value of our cookie that the client sends
+        #[arg(long, value_name = "VALUE")]
+        cookie: Option<String>,
         /// As JSON, for programs
         #[arg(long)]
         json: bool,
@@ -125,9 +131,10 @@ enum Command {
 pub fn run() -> Result<(), Failure> {
     let Cli { command, places } = Cli::parse();
     match command {
+        Command::Run(args) => crate::run::run(args.config(&places)?),
         Command::Status { json, watch } => ask::status(&places.places().socket, json, watch),
-        Command::Where { client, service, json } => {
-            let question = Question { client, service, cookie: None };
+        Command::Where { client, service, cookie, json } => {
+            let question = Question { client, service, cookie };
             ask::locate(&places.places().socket, &question, json)
         }
         Command::Keys { command } => keys::run(command),

@@ -25,13 +25,14 @@ impl Metrics {
     /// Registers everything.
     #[must_use]
     pub fn new(views: Arc<Views>) -> Self {
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("sticky");
         let update_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         registry.register(
-            "sticky_update_seconds",
+            "update_seconds",
             "From the event that was seen to the maps in force",
             update_seconds.clone(),
         );
+        views.proxy.register(&mut registry);
         registry.register_collector(Box::new(cluster::Cluster(views)));
         Self { registry, update_seconds }
     }

@@ -1,5 +1,6 @@
 //! One place that knows what runs now, for everyone who asks: the socket, the admin address, the metrics.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use sticky_common::outcome::Outcome;
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use crate::clients::ClientTable;
 use crate::control::{Counters, DataPathView, InForce};
 use crate::provider::Found;
+use crate::proxy::Proxy;
 use crate::status::{self, Status};
 use crate::whereis::{self, Answer, Question, UnknownService};
 
@@ -21,8 +23,7 @@ pub struct Views {
     /// `None`: layer 7 only.
     pub data_path: Option<Arc<dyn DataPathView>>,
     pub clients: Arc<dyn ClientTable>,
-    /// Requests by service id and backend id.
-    pub requests: Box<dyn Fn(&str, &str) -> u64 + Send + Sync>,
+    pub proxy: Arc<Proxy>,
 }
 
 impl Views {
@@ -42,6 +43,11 @@ impl Views {
         });
         let found = self.found.borrow().clone();
         let in_force = self.in_force.borrow().clone();
+        let counts = self.proxy.backends();
+        let requests: HashMap<_, _> = counts
+            .iter()
+            .map(|count| ((count.service.as_str(), count.backend.as_str()), count.requests))
+            .collect();
         let status = status::build(&status::Parts {
             node: &self.node,
             table_size: self.table_size,
@@ -50,7 +56,7 @@ impl Views {
             found: &found.snapshot,
             in_force: in_force.as_deref(),
             counters: &counters,
-            requests: &*self.requests,
+            requests: &|service, backend| requests.get(&(service, backend)).copied().unwrap_or(0),
         });
         (status, counters.outcomes)
     }
@@ -61,7 +67,10 @@ impl Views {
     /// There is no service of that name.
     pub fn locate(&self, question: &Question) -> Result<Vec<Answer>, UnknownService> {
         match &*self.in_force.borrow() {
-            Some(in_force) => whereis::answer(question, in_force, &*self.clients),
+            Some(in_force) => {
+                let cookie = |service: &str, value: &str| self.proxy.cookie(service, value);
+                whereis::answer(question, in_force, &*self.clients, &cookie)
+            }
             None => Err(UnknownService { service: question.service.clone(), known: Vec::new() }),
         }
     }

@@ -7,7 +7,8 @@ use sticky_common::outcome::Outcome;
 
 use crate::clients::{Choice, ClientTable};
 use crate::control::{InForce, InForceService, Path};
-use crate::model::{Service, State};
+use crate::model::{Backend, Service, State};
+use crate::proxy::{CookieView, Reason};
 
 /// Who is asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,13 +50,17 @@ pub(crate) fn answer(
     question: &Question,
     in_force: &InForce,
     clients: &dyn ClientTable,
+    cookies: &dyn Fn(&str, &str) -> Option<CookieView>,
 ) -> Result<Vec<Answer>, UnknownService> {
     let services = &in_force.snapshot.services;
     let asked = |s: &&Service| question.service.as_ref().is_none_or(|q| *q == s.name || *q == s.id);
     let answers: Vec<_> = services
         .iter()
         .filter(asked)
-        .map(|service| one(service, question.client, in_force, clients))
+        .map(|service| {
+            let cookie = question.cookie.as_deref().and_then(|value| cookies(&service.id, value));
+            one(service, question.client, cookie, in_force, clients)
+        })
         .collect();
     if answers.is_empty() && question.service.is_some() {
         return Err(UnknownService {
@@ -66,7 +71,13 @@ pub(crate) fn answer(
     Ok(answers)
 }
 
-fn one(service: &Service, client: IpAddr, in_force: &InForce, clients: &dyn ClientTable) -> Answer {
+fn one(
+    service: &Service,
+    client: IpAddr,
+    cookie: Option<CookieView>,
+    in_force: &InForce,
+    clients: &dyn ClientTable,
+) -> Answer {
     let path = in_force.services.iter().find(|s| s.id == service.id).map_or(Path::Proxy, path);
     let answer = |backend, reason: &str| Answer {
         service: service.name.clone(),
@@ -77,6 +88,21 @@ fn one(service: &Service, client: IpAddr, in_force: &InForce, clients: &dyn Clie
     if !service.backends.iter().any(|backend| backend.state.takes_new()) {
         return answer(None, Outcome::NoBackend.as_str());
     }
+    // A cookie comes first, and only requests have one.
+    if let Some(CookieView { reason, backend }) = cookie {
+        let named = backend.filter(|_| reason == Reason::Pinned);
+        let backend = named.and_then(|id| service.backends.iter().find(|b| b.id == id));
+        if let Some(backend) = backend {
+            let reason = if draining(backend) { "draining" } else { reason.as_str() };
+            return Answer {
+                path: Path::Proxy.as_str().to_owned(),
+                ..answer(Some(located(backend)), reason)
+            };
+        }
+        if !service.config.ip_hash {
+            return answer(None, reason.as_str());
+        }
+    }
     if !service.config.ip_hash {
         return answer(None, Outcome::New.as_str());
     }
@@ -85,19 +111,25 @@ fn one(service: &Service, client: IpAddr, in_force: &InForce, clients: &dyn Clie
     };
     match service.backends.iter().find(|b| b.id == backend) {
         Some(found) => {
-            let draining = matches!(found.state, State::Draining(_));
-            let located = Located {
-                id: found.id.clone(),
-                name: found.name.clone(),
-                addr: found.addr.map(|addr| addr.to_string()),
-            };
-            answer(Some(located), if draining { "draining" } else { reason.as_str() })
+            answer(Some(located(found)), if draining(found) { "draining" } else { reason.as_str() })
         }
         // The record is newer than the snapshot: what is loaded counts.
         None => answer(
             Some(Located { name: backend.clone(), id: backend, addr: None }),
             reason.as_str(),
         ),
+    }
+}
+
+fn draining(backend: &Backend) -> bool {
+    matches!(backend.state, State::Draining(_))
+}
+
+fn located(backend: &Backend) -> Located {
+    Located {
+        id: backend.id.clone(),
+        name: backend.name.clone(),
+        addr: backend.addr.map(|addr| addr.to_string()),
     }
 }
 
@@ -131,7 +163,10 @@ fn explain(reason: &str, chosen: bool) -> &'static str {
         "hash" => "the slot of this client says so",
         "new" if chosen => "a client with no record goes where its slot says",
         "new" => "the choice is made by load when a request comes",
+        "repinned" if !chosen => "the backend of the cookie takes no new requests any more",
         "repinned" => "the recorded backend takes no new connections any more",
+        "invalid" => "the cookie is not one of ours for this service",
+        "expired" if !chosen => "the cookie is too old",
         "expired" => "the record is older than the affinity time, so its slot says",
         "no_backend" => "no backend is up",
         _ => "as the loaded tables say",

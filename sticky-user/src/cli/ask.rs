@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::Failure;
-use crate::socket::client::{Client, ClientError};
+use crate::failure::Failure;
+use crate::socket::client::Client;
 use crate::status::table;
 use crate::whereis::Question;
 
@@ -82,13 +82,4 @@ fn print(text: &str) -> Result<(), Failure> {
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("no runtime for the question")?)
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::NotPermitted(_) => Self::NotPermitted(error.to_string()),
-            _ => Self::Failed(error.into()),
-        }
-    }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::anyhow;
 
+use super::PlaceFlags;
 use super::run_args::{RunArgs, checked};
-use super::{Failure, PlaceFlags};
 use crate::config::{Config, ConfigFile, Settings};
+use crate::failure::Failure;
 
 pub(super) const HELP: &str = "\
 Examples:

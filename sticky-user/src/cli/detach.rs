@@ -1,8 +1,8 @@
 //! `sticky detach`: leaves the host as it was before sticky.
 
-use super::Failure;
 use crate::config::Places;
 use crate::datapath;
+use crate::failure::Failure;
 use crate::socket::{Claim, ClaimError};
 
 pub(super) const HELP: &str = "\
@@ -29,13 +29,4 @@ pub(super) fn run(places: &Places, force: bool) -> Result<(), Failure> {
         _ => anstream::println!("removed {removed} programs, links and maps ({pins})"),
     }
     Ok(())
-}
-
-impl From<datapath::Error> for Failure {
-    fn from(error: datapath::Error) -> Self {
-        match error {
-            datapath::Error::NotPermitted { .. } => Self::NotPermitted(error.to_string()),
-            _ => Self::Failed(error.into()),
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::Failure;
+use crate::failure::Failure;
 use crate::keys;
 
 pub(super) const HELP: &str = "\

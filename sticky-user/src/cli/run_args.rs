@@ -4,8 +4,23 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser};
 
-use super::{Failure, PlaceFlags};
+use super::PlaceFlags;
 use crate::config::{Config, ConfigFile, Settings};
+use crate::failure::Failure;
+
+pub(super) const HELP: &str = "\
+Each flag is also a STICKY_… variable and, without its dashes, a key of the TOML file of --config.
+A flag comes before its variable, that before the file, that before the default.
+STICKY_LOG sets what is logged, such as `debug` or `info,sticky::proxy=debug` [default: info].
+
+SIGTERM drains layer 7 and leaves layer 4 forwarding; `sticky detach` removes it.
+Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 not permitted.
+
+Examples:
+  sticky run                                               the services of this node's Swarm
+  sticky run --iface eth0 --vip 198.51.100.1
+  sticky run --iface none --provider file:services.toml    layer 7 only, services from a file
+  sticky run --takeover                                    upgrade: succeed the one that runs";
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {

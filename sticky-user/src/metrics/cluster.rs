@@ -35,13 +35,13 @@ fn encode(
     mut to: DescriptorEncoder<'_>,
 ) -> fmt::Result {
     let version = [("version", status.version.as_str())];
-    gauges(&mut to, "sticky_build_info", "The version that runs", [(&version[..], 1)])?;
+    gauges(&mut to, "build_info", "The version that runs", [(&version[..], 1)])?;
     let generation = i64::try_from(status.generation).unwrap_or(i64::MAX);
-    gauges(&mut to, "sticky_generation", "Map commits of this node", [(&[][..], generation)])?;
+    gauges(&mut to, "generation", "Map commits of this node", [(&[][..], generation)])?;
 
     let outcomes: Vec<_> = outcomes.iter().map(|(o, n)| ([("outcome", *o)], *n)).collect();
     let rows = outcomes.iter().map(|(l, n)| (&l[..], *n));
-    counters(&mut to, "sticky_packets", "Packets, by what became of them", rows)?;
+    counters(&mut to, "packets", "Packets, by what became of them", rows)?;
 
     let mut backends = Vec::new();
     let mut services = Vec::new();
@@ -53,15 +53,15 @@ fn encode(
         }
     }
     let rows = backends.iter().map(|(l, b)| (&l[..], b.packets));
-    counters(&mut to, "sticky_service_packets", "Packets to a backend at layer 4", rows)?;
+    counters(&mut to, "service_packets", "Packets to a backend at layer 4", rows)?;
     let rows = backends.iter().map(|(l, b)| (&l[..], b.bytes));
-    counters(&mut to, "sticky_service_bytes", "Bytes to a backend at layer 4", rows)?;
+    counters(&mut to, "service_bytes", "Bytes to a backend at layer 4", rows)?;
     let rows = backends.iter().map(|(l, b)| (&l[..], i64::from(b.state == "up")));
-    gauges(&mut to, "sticky_backend_up", "Whether a backend takes new clients", rows)?;
+    gauges(&mut to, "backend_up", "Whether a backend takes new clients", rows)?;
     let rows = services.iter().map(|(l, s)| (&l[..], i64::try_from(s.clients).unwrap_or(i64::MAX)));
-    gauges(&mut to, "sticky_clients", "Clients with a record", rows)?;
+    gauges(&mut to, "clients", "Clients with a record", rows)?;
     let rows = services.iter().map(|(l, s)| (&l[..], count(s.errors.len())));
-    gauges(&mut to, "sticky_config_errors", "Mistakes in the configuration of a service", rows)
+    gauges(&mut to, "config_errors", "Mistakes in the configuration of a service", rows)
 }
 
 fn count(n: usize) -> i64 {

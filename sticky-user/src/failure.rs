@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use crate::datapath;
 use crate::socket::ClaimError;
+use crate::socket::client::ClientError;
 
 /// What ends a command.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ pub enum Failure {
 
 impl Failure {
     /// Wrong usage in several ways, one a line.
-    pub(super) fn usage(errors: &[impl ToString]) -> Self {
+    pub(crate) fn usage(errors: &[impl ToString]) -> Self {
         let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
         Self::Usage(lines.join("\nsticky: "))
     }
@@ -53,6 +55,24 @@ impl From<ClaimError> for Failure {
                     "{error}, or run as root or with the capability CAP_DAC_OVERRIDE"
                 ))
             }
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<datapath::Error> for Failure {
+    fn from(error: datapath::Error) -> Self {
+        match error {
+            datapath::Error::NotPermitted { .. } => Self::NotPermitted(error.to_string()),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::NotPermitted(_) => Self::NotPermitted(error.to_string()),
             _ => Self::Failed(error.into()),
         }
     }

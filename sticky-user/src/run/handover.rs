@@ -1,0 +1,119 @@
+//! One sticky succeeds another: the maps have one writer at a time.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::control::plan::{Loaded, Plan};
+use crate::control::{Census, DataPath, Error, Names, Reach};
+use crate::failure::Failure;
+use crate::socket::client::{Client, ClientError};
+use crate::socket::{Claim, ClaimError};
+
+/// How long the predecessor may take to give its socket free.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The socket, and the predecessor that must still be told to end.
+pub(super) struct Succession {
+    claim: Claim,
+    predecessor: Option<Client>,
+}
+
+/// Claims the socket; with `takeover` from the one that runs.
+///
+/// # Errors
+/// Somebody runs and is not to be succeeded, or does not let go.
+pub(super) async fn claim(socket: &Path, takeover: bool) -> Result<Succession, Failure> {
+    if !takeover {
+        return Ok(Succession { claim: Claim::new(socket)?, predecessor: None });
+    }
+    let predecessor = match Client::connect(socket).await {
+        Ok(mut client) => {
+            client.begin_handover().await?;
+            Some(client)
+        }
+        Err(ClientError::NotRunning(_)) => {
+            tracing::info!("nobody runs here to take over from");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match Claim::new(socket) {
+            Ok(claim) => return Ok(Succession { claim, predecessor }),
+            Err(ClaimError::Running { .. }) if Instant::now() < end => {
+                sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl Succession {
+    pub(super) fn split(self) -> (Claim, Option<Client>) {
+        (self.claim, self.predecessor)
+    }
+}
+
+/// We serve: the predecessor drains and ends. Until it is told it would go on if we ended.
+pub(super) async fn finish(mut predecessor: Client) {
+    match predecessor.finish_handover().await {
+        Ok(()) => tracing::info!("took over, the one before drains and ends"),
+        Err(error) => tracing::warn!(%error, "took over, but the one before does not answer"),
+    }
+}
+
+/// Keeps a data path from being changed while somebody else changes it.
+#[derive(Clone, Default)]
+pub(super) struct Hold(Arc<RwLock<bool>>);
+
+impl Hold {
+    /// Waits for the change in progress, and refuses those after it.
+    pub(super) fn set(&self, held: bool) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = held;
+    }
+
+    fn free(&self) -> Result<std::sync::RwLockReadGuard<'_, bool>, Error> {
+        let held = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if *held { Err(Error("a successor is taking over".to_owned())) } else { Ok(held) }
+    }
+}
+
+/// A data path that can be held.
+pub(super) struct Holdable<D> {
+    pub(super) inner: D,
+    pub(super) hold: Hold,
+}
+
+impl<D: DataPath> DataPath for Holdable<D> {
+    fn loaded(&mut self) -> Result<Loaded, Error> {
+        self.inner.loaded()
+    }
+
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
+        let _free = self.hold.free()?;
+        self.inner.reach(addrs)
+    }
+
+    fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error> {
+        let _free = self.hold.free()?;
+        self.inner.apply(plan, after, names)
+    }
+
+    fn census(&self) -> Result<Census, Error> {
+        self.inner.census()
+    }
+
+    fn table_size(&self) -> u32 {
+        self.inner.table_size()
+    }
+
+    fn rekeyed(&self) -> bool {
+        self.inner.rekeyed()
+    }
+}

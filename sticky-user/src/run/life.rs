@@ -1,0 +1,146 @@
+//! From ready to the end: signals, successors, failures.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::handover;
+use super::parts::Parts;
+use crate::failure::Failure;
+use crate::socket::{Claim, Handover};
+
+/// How long a successor waits for something in force before it leaves the work to the one before.
+const SUCCESSION: Duration = Duration::from_secs(15);
+
+/// Why the process ends.
+pub(super) enum Ended {
+    Signal(&'static str),
+    Succeeded,
+    Failed(Failure),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal(name) => f.write_str(name),
+            Self::Succeeded => f.write_str("a successor took over"),
+            Self::Failed(failure) => write!(f, "{failure}"),
+        }
+    }
+}
+
+impl Ended {
+    pub(super) fn into_result(self) -> Result<(), Failure> {
+        match self {
+            Self::Failed(failure) => Err(failure),
+            Self::Signal(_) | Self::Succeeded => Ok(()),
+        }
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen =
+            |kind, name| signal(kind).map_err(|e| anyhow!("{name} cannot be waited for: {e}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Waits for the reason to end.
+pub(super) async fn until_the_end(parts: &mut Parts) -> Ended {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(failure) => return Ended::Failed(failure),
+    };
+    if let Some(predecessor) = parts.predecessor.take() {
+        let mut in_force = parts.in_force.clone();
+        let ready = tokio::time::timeout(SUCCESSION, in_force.wait_for(Option::is_some)).await;
+        match ready.is_ok_and(|watched| watched.is_ok()) {
+            true => handover::finish(predecessor).await,
+            false => {
+                return Ended::Failed(Failure::Failed(anyhow!(
+                    "nothing came in force in {} s, the one before goes on; `sticky status` says what its provider is missing",
+                    SUCCESSION.as_secs()
+                )));
+            }
+        }
+    }
+    loop {
+        tokio::select! {
+            name = signals.next() => return Ended::Signal(name),
+            _ = &mut parts.control_ended => {
+                let failure = anyhow!("the control loop ended, which is a mistake in sticky; layer 4 goes on as it is");
+                return Ended::Failed(Failure::Failed(failure));
+            }
+            Some(order) = parts.handover.1.recv() => match order {
+                Handover::Begin(done) => begin(parts, done).await,
+                Handover::Finish => return Ended::Succeeded,
+                Handover::Abandoned => go_on(parts),
+            },
+        }
+    }
+}
+
+/// Lets go of the maps and of the socket; requests are still served.
+async fn begin(parts: &mut Parts, done: oneshot::Sender<()>) {
+    parts.paused.send_replace(true);
+    let hold = parts.hold.clone();
+    // Waits for a commit in progress.
+    if tokio::task::spawn_blocking(move || hold.set(true)).await.is_err() {
+        return;
+    }
+    parts.socket.abort();
+    // Its only end is the abort.
+    let _ = (&mut parts.socket).await;
+    info!("handing over to a successor");
+    if done.send(()).is_err() {
+        warn!("the successor went away");
+    }
+}
+
+/// Takes the work up again.
+fn go_on(parts: &mut Parts) {
+    warn!("the successor gave up, going on");
+    match Claim::new(&parts.places.socket) {
+        Ok(claim) => parts.serve_again(claim),
+        Err(error) => error!(%error, "the control socket is lost"),
+    }
+    parts.hold.set(false);
+    parts.paused.send_replace(false);
+}
+
+/// Finishes the requests in progress, at most for `timeout`; a second signal ends the wait. Returns how many connections
+/// were cut.
+pub(super) async fn drain(parts: &Parts, timeout: Duration) -> usize {
+    parts.ready.store(false, Ordering::Release);
+    let proxy = Arc::clone(&parts.proxy);
+    let Ok(mut signals) = Signals::new() else { return proxy.drain(Duration::ZERO).await };
+    tokio::select! {
+        cut = proxy.drain(timeout) => cut,
+        name = signals.next() => {
+            info!(signal = name, "again, so without waiting");
+            proxy.drain(Duration::ZERO).await
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! Every part, made and tied to the others.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tracing::info;
+
+use super::handover::{self, Hold, Holdable};
+use super::{gate, publish};
+use crate::admin::{self, Admin};
+use crate::clients::ClientTable;
+use crate::clients::memory::MemoryTable;
+use crate::config::{Config, Interfaces, ProviderKind};
+use crate::control::reconcile::{self, Inputs};
+use crate::control::{self, DataPathView, InForce};
+use crate::datapath;
+use crate::failure::Failure;
+use crate::keys;
+use crate::labels::Instance;
+use crate::listeners::HostListeners;
+use crate::metrics::Metrics;
+use crate::netinfo;
+use crate::provider::Found;
+use crate::proxy::{self, Proxy};
+use crate::socket::client::Client;
+use crate::socket::{self, Claim, Handover};
+use crate::state::{Saved, StateDir};
+use crate::views::Views;
+use crate::{file_provider, swarm};
+
+/// What the rest of the life of the process needs.
+pub(super) struct Parts {
+    pub(super) views: Arc<Views>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) ready: Arc<AtomicBool>,
+    pub(super) in_force: watch::Receiver<Option<Arc<InForce>>>,
+    pub(super) hold: Hold,
+    pub(super) paused: watch::Sender<bool>,
+    /// The socket is free when this task has ended.
+    pub(super) socket: JoinHandle<()>,
+    pub(super) handover: (mpsc::Sender<Handover>, mpsc::Receiver<Handover>),
+    pub(super) predecessor: Option<Client>,
+    /// Ends with the thread of the control loop.
+    pub(super) control_ended: oneshot::Receiver<()>,
+    pub(super) places: crate::config::Places,
+}
+
+impl Parts {
+    pub(super) fn start(config: &Config, runtime: &Runtime) -> Result<Self, Failure> {
+        let handle = runtime.handle();
+        let _context = runtime.enter();
+        let claim = handover::claim(&config.places.socket, config.takeover);
+        let (claim, predecessor) = runtime.block_on(claim)?.split();
+        let state = StateDir::open(&config.places.state_dir)?;
+        let keys = keys(config, &state)?;
+        let hash_key = keys.load().hash;
+
+        let interfaces = runtime.block_on(interfaces(config))?;
+        let vips = runtime.block_on(vips(config, &interfaces))?;
+        let saved = state.last_snapshot();
+        let has_saved = saved.is_some();
+        let found = provider(config, saved);
+        let effective = found.clone();
+
+        let data_path = match &*interfaces {
+            [] => None,
+            _ => Some(start_data_path(config, interfaces, hash_key, handle)?),
+        };
+        let memory = match &data_path {
+            Some(_) => None,
+            None => {
+                let max = usize::try_from(config.max_clients).unwrap_or(usize::MAX);
+                Some(Arc::new(MemoryTable::new(hash_key, config.table_size.get(), max)))
+            }
+        };
+        let (executor, clients, view) = split(data_path, memory.as_ref());
+        let node = node_name();
+        let proxy =
+            Arc::new(Proxy::start(proxy_settings(config, &node), keys, Arc::clone(&clients))?);
+
+        let (in_force_sender, in_force) = watch::channel(None);
+        let views = Arc::new(Views {
+            node,
+            table_size: config.table_size.get(),
+            found,
+            in_force: in_force.clone(),
+            data_path: view,
+            clients,
+            proxy: Arc::clone(&proxy),
+        });
+        let metrics = Arc::new(Metrics::new(Arc::clone(&views)));
+        let ready = Arc::new(AtomicBool::new(false));
+        handle.spawn(publish::follow(publish::To {
+            in_force: in_force.clone(),
+            memory,
+            proxy: Arc::clone(&proxy),
+            metrics: Arc::clone(&metrics),
+            ready: Arc::clone(&ready),
+        }));
+        handle.spawn(publish::save(state, in_force.clone(), views.found.clone()));
+
+        let hold = Hold::default();
+        let (paused, gate_paused) = watch::channel(false);
+        let executor = executor.map(|inner| -> Box<dyn control::DataPath> {
+            Box::new(Holdable { inner, hold: hold.clone() })
+        });
+        let control =
+            Control { effective, saved: has_saved, paused: gate_paused, vips, hash_key, executor };
+        let control_ended = control.start(in_force_sender, handle)?;
+
+        let handover = mpsc::channel(1);
+        let socket = handle.spawn(socket::serve(claim, Arc::clone(&views), handover.0.clone()));
+        if let Some(addr) = config.admin {
+            let admin = Admin { views: Arc::clone(&views), metrics, ready: Arc::clone(&ready) };
+            let listener = admin::bind(addr).with_context(|| {
+                format!("--admin {addr} cannot be listened on; choose another address, or `none`")
+            })?;
+            handle.spawn(admin::serve(listener, Arc::new(admin)));
+        }
+        announce(config, &views, &proxy);
+        Ok(Self {
+            views,
+            proxy,
+            ready,
+            in_force,
+            hold,
+            paused,
+            socket,
+            handover,
+            predecessor,
+            control_ended,
+            places: config.places.clone(),
+        })
+    }
+
+    /// Answers on the control socket again, after a successor that gave up.
+    pub(super) fn serve_again(&mut self, claim: Claim) {
+        self.socket =
+            tokio::spawn(socket::serve(claim, Arc::clone(&self.views), self.handover.0.clone()));
+    }
+}
+
+/// What the control loop is started with.
+struct Control {
+    effective: watch::Receiver<Arc<Found>>,
+    saved: bool,
+    paused: watch::Receiver<bool>,
+    vips: watch::Receiver<Vec<IpAddr>>,
+    hash_key: sticky_common::hash::HashKey,
+    executor: Option<Box<dyn control::DataPath>>,
+}
+
+impl Control {
+    /// On a thread of its own, since commits wait for the kernel.
+    fn start(
+        mut self,
+        in_force: watch::Sender<Option<Arc<InForce>>>,
+        handle: &Handle,
+    ) -> Result<oneshot::Receiver<()>, Failure> {
+        let (alive, ended) = oneshot::channel::<()>();
+        let handle = handle.clone();
+        let thread = std::thread::Builder::new().name("reconcile".to_owned());
+        thread
+            .spawn(move || {
+                // Dropped at the end of the thread, however it ends.
+                let _alive = alive;
+                let first = handle.block_on(gate::first(&mut self.effective, self.saved));
+                let Some(first) = first else { return };
+                let (to, found) = watch::channel(first);
+                handle.spawn(gate::forward(self.effective, self.paused, to));
+                let inputs = Inputs {
+                    found,
+                    vips: self.vips,
+                    occupied: Box::new(HostListeners::default()),
+                    hash_key: self.hash_key,
+                    data_path: self.executor,
+                };
+                reconcile::run(inputs, &in_force, &handle);
+            })
+            .context("no thread for the control loop")?;
+        Ok(ended)
+    }
+}
+
+fn keys(config: &Config, state: &StateDir) -> anyhow::Result<Arc<ArcSwap<keys::Keys>>> {
+    let (keys, path) = match &config.cookie_key_file {
+        Some(path) => (keys::file::load(path)?, path.clone()),
+        None => {
+            (keys::file::load_or_generate(state.path())?, state.path().join(keys::file::GENERATED))
+        }
+    };
+    let keys = Arc::new(ArcSwap::from_pointee(keys));
+    tokio::spawn(keys::file::follow(path, Arc::clone(&keys)));
+    Ok(keys)
+}
+
+async fn interfaces(config: &Config) -> anyhow::Result<Vec<String>> {
+    match &config.interfaces {
+        Interfaces::None => Ok(Vec::new()),
+        Interfaces::DefaultRoute => Ok(vec![netinfo::default_interface().await?]),
+        Interfaces::Named(names) => Ok(names.clone()),
+    }
+}
+
+async fn vips(
+    config: &Config,
+    interfaces: &[String],
+) -> anyhow::Result<watch::Receiver<Vec<IpAddr>>> {
+    if interfaces.is_empty() || !config.vips.is_empty() {
+        let (sender, receiver) = watch::channel(config.vips.clone());
+        // They never change, and a watch whose sender is gone would read as the end of the loop that waits for it.
+        tokio::spawn(async move { sender.closed().await });
+        return Ok(receiver);
+    }
+    netinfo::follow_addresses(interfaces.to_vec()).await
+}
+
+fn provider(config: &Config, saved: Option<Saved>) -> watch::Receiver<Arc<Found>> {
+    let instance = Instance { cluster: config.service_cluster.clone(), https: false };
+    let kind = match &config.provider {
+        ProviderKind::Swarm => "swarm",
+        ProviderKind::Docker => "docker",
+        ProviderKind::File(_) => "file",
+    };
+    let initial = match saved {
+        Some(Saved { read_at, snapshot }) => Found::before_first_look(kind, snapshot, read_at),
+        None => {
+            let never = std::time::SystemTime::UNIX_EPOCH;
+            Found::before_first_look(kind, crate::model::Snapshot::default(), never)
+        }
+    };
+    match &config.provider {
+        ProviderKind::File(path) => {
+            let (provider, found) = file_provider::Provider::new(path.clone(), instance, initial);
+            tokio::spawn(provider.run());
+            found
+        }
+        ProviderKind::Swarm | ProviderKind::Docker => {
+            let (provider, found) =
+                swarm::Provider::new(config.docker_host.clone(), instance, initial);
+            tokio::spawn(provider.run());
+            found
+        }
+    }
+}
+
+fn start_data_path(
+    config: &Config,
+    interfaces: Vec<String>,
+    hash_key: sticky_common::hash::HashKey,
+    handle: &Handle,
+) -> Result<datapath::DataPath, Failure> {
+    let settings = datapath::Settings {
+        pin_dir: config.places.pin_dir.clone(),
+        interfaces,
+        mode: match config.xdp_mode {
+            crate::config::XdpMode::Auto => datapath::XdpMode::Auto,
+            crate::config::XdpMode::Native => datapath::XdpMode::Native,
+            crate::config::XdpMode::Generic => datapath::XdpMode::Generic,
+        },
+        table_size: config.table_size.get(),
+        max_clients: config.max_clients,
+        hash_key,
+        log: tracing::enabled!(target: "sticky_ebpf", tracing::Level::DEBUG),
+    };
+    Ok(datapath::start(&settings, handle)?)
+}
+
+type Faces = (Option<datapath::Executor>, Arc<dyn ClientTable>, Option<Arc<dyn DataPathView>>);
+
+fn split(data_path: Option<datapath::DataPath>, memory: Option<&Arc<MemoryTable>>) -> Faces {
+    match (data_path, memory) {
+        (Some(datapath::DataPath { executor, clients, view }), _) => {
+            (Some(executor), clients, Some(view))
+        }
+        (None, Some(memory)) => (None, Arc::clone(memory) as Arc<dyn ClientTable>, None),
+        (None, None) => unreachable!("without a data path there is a table in memory"),
+    }
+}
+
+fn proxy_settings(config: &Config, node: &str) -> proxy::Settings {
+    proxy::Settings {
+        http: config.http,
+        trusted_proxies: config.trusted_proxies.clone(),
+        hide_info_headers: config.hide_info_headers,
+        proxy_id: node.to_owned(),
+        service_cluster: config.service_cluster.clone(),
+        ..proxy::Settings::default()
+    }
+}
+
+/// The name of this host, which is Docker's name of the node too.
+fn node_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_else(|_| "localhost".to_owned())
+}
+
+fn announce(config: &Config, views: &Views, proxy: &Proxy) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = views.node,
+        pid = std::process::id(),
+        "sticky runs"
+    );
+    match &views.data_path {
+        Some(view) => {
+            for interface in view.interfaces() {
+                info!(interface = interface.name, mode = interface.mode, "XDP attached");
+            }
+        }
+        None => info!("no interface, layer 7 only"),
+    }
+    let address =
+        |addr: Option<SocketAddr>| addr.map_or("none".to_owned(), |addr| addr.to_string());
+    info!(
+        http = address(proxy.http_addr()),
+        admin = address(config.admin),
+        socket = %config.places.socket.display(),
+        "listening"
+    );
+    let provider = &views.found.borrow().status;
+    info!(kind = provider.kind, "provider");
+}

@@ -1,0 +1,70 @@
+//! What follows each commit: the proxy, the metrics, the snapshot on disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::clients::memory::MemoryTable;
+use crate::control::InForce;
+use crate::metrics::Metrics;
+use crate::provider::Found;
+use crate::proxy::Proxy;
+use crate::state::StateDir;
+
+/// Time between two writes of the snapshot: each waits for the disk.
+const SAVE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Who hears of a commit.
+pub(super) struct To {
+    pub(super) in_force: watch::Receiver<Option<Arc<InForce>>>,
+    /// The table of layer 7 without a data path.
+    pub(super) memory: Option<Arc<MemoryTable>>,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) ready: Arc<AtomicBool>,
+}
+
+/// Hands on every commit.
+pub(super) async fn follow(mut to: To) {
+    loop {
+        let Ok(in_force) = to.in_force.wait_for(Option::is_some).await.map(|now| now.clone())
+        else {
+            return;
+        };
+        if let Some(in_force) = in_force {
+            // The table first: what a route leads to must be known to it.
+            if let Some(memory) = &to.memory {
+                memory.publish(&in_force.snapshot);
+            }
+            to.proxy.publish(&in_force.snapshot);
+            to.metrics.updated(in_force.took);
+            if !to.ready.swap(true, Ordering::AcqRel) {
+                info!(services = in_force.snapshot.services.len(), "ready");
+            }
+        }
+        if to.in_force.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps what is in force for a start while the provider is away.
+pub(super) async fn save(
+    state: StateDir,
+    mut in_force: watch::Receiver<Option<Arc<InForce>>>,
+    found: watch::Receiver<Arc<Found>>,
+) {
+    while in_force.changed().await.is_ok() {
+        let Some(now) = in_force.borrow_and_update().clone() else { continue };
+        let read_at = found.borrow().status.last_update;
+        let state = state.clone();
+        let saved = tokio::task::spawn_blocking(move || state.save(&now.snapshot, read_at));
+        if saved.await.is_err() {
+            return;
+        }
+        tokio::time::sleep(SAVE_PAUSE).await;
+    }
+}
