@@ -40,18 +40,17 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// A provider that starts from the snapshot of an earlier run, and where it publishes. Nothing is read before
+    /// A provider that starts from what an earlier run found, and where it publishes. Nothing is read before
     /// [`Provider::run`].
     #[must_use]
     pub fn new(
         path: PathBuf,
         instance: Instance,
-        initial: Snapshot,
+        initial: Found,
     ) -> (Self, watch::Receiver<Arc<Found>>) {
-        let services = initial.services.iter().filter(|service| !service.backends.is_empty());
+        let services = initial.snapshot.services.iter().filter(|service| !service.backends.is_empty());
         let good = services.map(|service| (service.name.clone(), service.clone())).collect();
-        let (publisher, found) =
-            Publisher::new(Found::before_first_look("file", initial, SystemTime::now()));
+        let (publisher, found) = Publisher::new(initial);
         (Self { path, instance, publisher, good, text: None }, found)
     }
 

@@ -12,7 +12,7 @@ mod tests;
 mod view;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -36,17 +36,16 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// A provider that starts from the snapshot of an earlier run, and where it publishes. `docker_host` is a URL; `None`
+    /// A provider that starts from what an earlier run found, and where it publishes. `docker_host` is a URL; `None`
     /// is what `DOCKER_HOST` says, or else the local socket. Nothing is asked before [`Provider::run`].
     #[must_use]
     pub fn new(
         docker_host: Option<String>,
         instance: Instance,
-        initial: Snapshot,
+        initial: Found,
     ) -> (Self, watch::Receiver<Arc<Found>>) {
-        let memory = Memory::of(&initial);
-        let (publisher, found) =
-            Publisher::new(Found::before_first_look("swarm", initial, SystemTime::now()));
+        let memory = Memory::of(&initial.snapshot);
+        let (publisher, found) = Publisher::new(initial);
         (Self { docker_host, instance, publisher, memory, pause: FIRST_PAUSE }, found)
     }
 

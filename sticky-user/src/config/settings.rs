@@ -51,7 +51,7 @@ pub struct Settings {
     #[serde(alias = "max_clients")]
     pub max_clients: Option<u32>,
 
-    /// Where services come from: `swarm`, `docker` or `file:PATH` [default: swarm]
+    /// Where services come from: `swarm` or `file:PATH` [default: swarm]
     #[arg(long, env = "STICKY_PROVIDER", value_name = "KIND", help_heading = "Services")]
     #[serde(deserialize_with = "text")]
     pub provider: Option<ProviderKind>,

@@ -144,7 +144,7 @@ async fn changes_of_the_file_are_followed_however_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("services.toml");
     let (provider, mut found) =
-        Provider::new(path.clone(), Instance::default(), Snapshot::default());
+        Provider::new(path.clone(), Instance::default(), Found::before_first_look("file", Snapshot::default(), SystemTime::now()));
     let task = tokio::spawn(provider.run());
     until(&mut found, |found| {
         found.status.error.as_ref().is_some_and(|e| e.contains("cannot be read"))

@@ -16,24 +16,18 @@ pub(super) async fn first(
     found: &mut watch::Receiver<Arc<Found>>,
     saved: bool,
 ) -> Option<Arc<Found>> {
-    let read = found.wait_for(|found| found.status.connected);
-    let read = if saved {
-        match tokio::time::timeout(PATIENCE, read).await {
-            Ok(read) => read.ok().map(|found| Arc::clone(&found)),
-            Err(_) => {
-                let found = Arc::clone(&found.borrow());
-                tracing::warn!(
-                    error = found.status.error.as_deref().unwrap_or("no answer yet"),
-                    saved = %humantime::format_rfc3339_seconds(found.status.last_update),
-                    "the provider cannot be read, serving from the last snapshot"
-                );
-                return Some(found);
-            }
-        }
-    } else {
-        read.await.ok().map(|found| Arc::clone(&found))
-    };
-    read
+    let patience = if saved { PATIENCE } else { Duration::MAX };
+    let read = tokio::time::timeout(patience, found.wait_for(|found| found.status.connected)).await;
+    if let Ok(read) = read {
+        return read.ok().map(|found| Arc::clone(&found));
+    }
+    let last = Arc::clone(&found.borrow());
+    tracing::warn!(
+        error = last.status.error.as_deref().unwrap_or("no answer yet"),
+        saved = %humantime::format_rfc3339_seconds(last.status.last_update),
+        "the provider cannot be read, serving from the last snapshot"
+    );
+    Some(last)
 }
 
 /// Hands on what is found, except while `paused`; what came meanwhile is handed on after.

@@ -225,8 +225,7 @@ async fn vips(
 fn provider(config: &Config, saved: Option<Saved>) -> watch::Receiver<Arc<Found>> {
     let instance = Instance { cluster: config.service_cluster.clone(), https: false };
     let kind = match &config.provider {
-        ProviderKind::Swarm => "swarm",
-        ProviderKind::Docker => "docker",
+        ProviderKind::Swarm | ProviderKind::Docker => "swarm",
         ProviderKind::File(_) => "file",
     };
     let initial = match saved {
