@@ -48,7 +48,8 @@ impl Provider {
         instance: Instance,
         initial: Found,
     ) -> (Self, watch::Receiver<Arc<Found>>) {
-        let services = initial.snapshot.services.iter().filter(|service| !service.backends.is_empty());
+        let services =
+            initial.snapshot.services.iter().filter(|service| !service.backends.is_empty());
         let good = services.map(|service| (service.name.clone(), service.clone())).collect();
         let (publisher, found) = Publisher::new(initial);
         (Self { path, instance, publisher, good, text: None }, found)

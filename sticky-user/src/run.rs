@@ -29,7 +29,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// It could not start, or a part failed that the rest cannot go on without.
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::start(config.log_format)?;
-    permissions::check(&config)?;
+    permissions::capabilities(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

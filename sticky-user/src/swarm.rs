@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::labels::{Instance, Memory};
-use crate::model::Snapshot;
 use crate::provider::{Found, Publisher};
 
 /// Pauses between attempts to reach Docker: the first, and the longest.

@@ -143,8 +143,11 @@ fn backends(found: &Found) -> usize {
 async fn changes_of_the_file_are_followed_however_it_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("services.toml");
-    let (provider, mut found) =
-        Provider::new(path.clone(), Instance::default(), Found::before_first_look("file", Snapshot::default(), SystemTime::now()));
+    let (provider, mut found) = Provider::new(
+        path.clone(),
+        Instance::default(),
+        Found::before_first_look("file", Snapshot::default(), SystemTime::now()),
+    );
     let task = tokio::spawn(provider.run());
     until(&mut found, |found| {
         found.status.error.as_ref().is_some_and(|e| e.contains("cannot be read"))

@@ -37,7 +37,9 @@ fn encode(
     let version = [("version", status.version.as_str())];
     gauges(&mut to, "build_info", "The version that runs", [(&version[..], 1)])?;
     let generation = i64::try_from(status.generation).unwrap_or(i64::MAX);
-    gauges(&mut to, "generation", "Map commits of this node", [(&[][..], generation)])?;
+    let help = "Map commits of this node";
+    let metric = to.encode_descriptor("generation", help, None, MetricType::Gauge)?;
+    ConstGauge::new(generation).encode(metric)?;
 
     let outcomes: Vec<_> = outcomes.iter().map(|(o, n)| ([("outcome", *o)], *n)).collect();
     let rows = outcomes.iter().map(|(l, n)| (&l[..], *n));

@@ -92,7 +92,7 @@ impl ServiceStats {
             .zip(&self.buckets)
             .map(|(bound, n)| (bound, n.load(Ordering::Relaxed)))
             .collect();
-        buckets.push((f64::MAX, self.beyond.load(Ordering::Relaxed)));
+        buckets.push((f64::INFINITY, self.beyond.load(Ordering::Relaxed)));
         let count = buckets.iter().map(|(_, n)| n).sum();
         let seconds = Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64();
         (seconds, count, buckets)

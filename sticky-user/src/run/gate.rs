@@ -17,9 +17,12 @@ pub(super) async fn first(
     saved: bool,
 ) -> Option<Arc<Found>> {
     let patience = if saved { PATIENCE } else { Duration::MAX };
-    let read = tokio::time::timeout(patience, found.wait_for(|found| found.status.connected)).await;
-    if let Ok(read) = read {
-        return read.ok().map(|found| Arc::clone(&found));
+    let read = found.wait_for(|found| found.status.connected);
+    let read = tokio::time::timeout(patience, read)
+        .await
+        .map(|read| read.ok().map(|found| Arc::clone(&found)));
+    if let Ok(found) = read {
+        return found;
     }
     let last = Arc::clone(&found.borrow());
     tracing::warn!(

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use super::handover::{self, Hold, Holdable};
-use super::{gate, publish};
+use super::{gate, permissions, publish};
 use crate::admin::{self, Admin};
 use crate::clients::ClientTable;
 use crate::clients::memory::MemoryTable;
@@ -58,6 +58,7 @@ impl Parts {
         let _context = runtime.enter();
         let claim = handover::claim(&config.places.socket, config.takeover);
         let (claim, predecessor) = runtime.block_on(claim)?.split();
+        permissions::addresses(config)?;
         let state = StateDir::open(&config.places.state_dir)?;
         let keys = keys(config, &state)?;
         let hash_key = keys.load().hash;

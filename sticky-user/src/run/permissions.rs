@@ -16,18 +16,25 @@ const BPF: (u32, &str) = (39, "CAP_BPF");
 const SYS_ADMIN: u32 = 21;
 
 /// # Errors
-/// A capability is missing, or an address is taken.
-pub(super) fn check(config: &Config) -> Result<(), Failure> {
-    if config.interfaces != Interfaces::None {
-        let status = Process::myself().and_then(|process| process.status());
-        let missing = missing(status.context("/proc/self/status cannot be read")?.capeff);
-        if !missing.is_empty() {
-            return Err(Failure::NotPermitted(format!(
-                "missing {} to load and attach the data path; run as root or grant the capability, or use `--iface none` for layer 7 only",
-                missing.join(" and ")
-            )));
-        }
+/// A capability is missing.
+pub(super) fn capabilities(config: &Config) -> Result<(), Failure> {
+    if config.interfaces == Interfaces::None {
+        return Ok(());
     }
+    let status = Process::myself().and_then(|process| process.status());
+    let missing = missing(status.context("/proc/self/status cannot be read")?.capeff);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::NotPermitted(format!(
+        "missing {} to load and attach the data path; run as root or grant the capability, or use `--iface none` for layer 7 only",
+        missing.join(" and ")
+    )))
+}
+
+/// # Errors
+/// An address that we shall listen on is taken, or needs a capability.
+pub(super) fn addresses(config: &Config) -> Result<(), Failure> {
     for (flag, addr) in [("--http", config.http), ("--admin", config.admin)] {
         if let Some(addr) = addr {
             may_listen(flag, addr, config.takeover)?;
@@ -41,7 +48,7 @@ fn missing(effective: u64) -> Vec<&'static str> {
     let has = |number: u32| effective & (1 << number) != 0;
     [NET_ADMIN, BPF]
         .into_iter()
-        .filter(|(number, _)| !has(*number) && !(*number == BPF.0 && has(SYS_ADMIN)))
+        .filter(|(number, _)| !(has(*number) || *number == BPF.0 && has(SYS_ADMIN)))
         .map(|(_, name)| name)
         .collect()
 }

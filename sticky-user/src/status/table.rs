@@ -103,7 +103,7 @@ fn cells(backend: &BackendStatus) -> [String; 10] {
         backend.name.clone(),
         backend.id.chars().take(ID_LETTERS).collect(),
         backend.addr.clone().unwrap_or_else(|| "-".to_owned()),
-        backend.node.clone(),
+        if backend.node.is_empty() { "-".to_owned() } else { backend.node.clone() },
         backend.state.clone(),
         backend.weight.to_string(),
         backend.slots.to_string(),
