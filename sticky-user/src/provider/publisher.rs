@@ -1,6 +1,5 @@
 //! Hands what a provider found to the rest of sticky, when it differs from what it handed over before.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +7,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{Found, ProviderStatus};
-use crate::model::{LabelError, Snapshot};
+use crate::model::Snapshot;
 
 /// The sending end of a provider.
 #[derive(Debug)]
@@ -36,9 +35,6 @@ impl Publisher {
         let same = *last.snapshot == snapshot;
         if same && same_state(&last.status, &status) {
             return false;
-        }
-        if !same {
-            report_errors(&last.snapshot, &snapshot);
         }
         report_status(&last.status, &status);
         let snapshot = if same { Arc::clone(&last.snapshot) } else { Arc::new(snapshot) };
@@ -80,22 +76,4 @@ fn report_status(last: &ProviderStatus, status: &ProviderStatus) {
         }
         _ => {}
     }
-}
-
-/// One line for each mistake that is new, and for each that is gone.
-fn report_errors(last: &Snapshot, snapshot: &Snapshot) {
-    let (before, now) = (errors(last), errors(snapshot));
-    for (service, LabelError { label, value, message, hint }) in now.difference(&before) {
-        warn!(service, label, value, hint, "{label}: {message}");
-    }
-    for (service, LabelError { label, .. }) in before.difference(&now) {
-        info!(service, label, "mistake is gone");
-    }
-}
-
-fn errors(snapshot: &Snapshot) -> HashSet<(&str, &LabelError)> {
-    let services = snapshot.services.iter();
-    services
-        .flat_map(|service| service.errors.iter().map(|error| (service.name.as_str(), error)))
-        .collect()
 }

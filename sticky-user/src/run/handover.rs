@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use sticky_common::types::ClientKeyV4;
 use tokio::time::{Instant, sleep};
 
 use crate::control::plan::{Loaded, Plan};
+use crate::control::settle::Known;
 use crate::control::{Census, DataPath, Error, Names, Reach};
 use crate::failure::Failure;
 use crate::socket::client::{Client, ClientError};
@@ -107,6 +109,15 @@ impl<D: DataPath> DataPath for Holdable<D> {
 
     fn census(&self) -> Result<Census, Error> {
         self.inner.census()
+    }
+
+    fn records(&self, each: &mut dyn FnMut(&Known)) -> Result<(), Error> {
+        self.inner.records(each)
+    }
+
+    fn forget(&self, stale: &[ClientKeyV4]) -> Result<(), Error> {
+        let _free = self.hold.free()?;
+        self.inner.forget(stale)
     }
 
     fn table_size(&self) -> u32 {

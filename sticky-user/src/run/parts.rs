@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -22,6 +23,7 @@ use crate::control::reconcile::{self, Inputs};
 use crate::control::{self, DataPathView, InForce};
 use crate::datapath;
 use crate::failure::Failure;
+use crate::health;
 use crate::keys;
 use crate::labels::Instance;
 use crate::listeners::HostListeners;
@@ -67,8 +69,11 @@ impl Parts {
         let vips = runtime.block_on(vips(config, &interfaces))?;
         let saved = state.last_snapshot();
         let has_saved = saved.is_some();
-        let found = provider(config, saved);
-        let effective = found.clone();
+        let (provider, found) = provider(config, saved);
+        // Before the provider looks, so that the states of the earlier run are known as such.
+        let (monitor, effective) = health::Monitor::new(found.clone());
+        handle.spawn(monitor.run());
+        handle.spawn(provider);
 
         let data_path = match &*interfaces {
             [] => None,
@@ -223,7 +228,9 @@ async fn vips(
     netinfo::follow_addresses(interfaces.to_vec()).await
 }
 
-fn provider(config: &Config, saved: Option<Saved>) -> watch::Receiver<Arc<Found>> {
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<Arc<Found>>) {
     let instance = Instance { cluster: config.service_cluster.clone(), https: false };
     let kind = match &config.provider {
         ProviderKind::Swarm | ProviderKind::Docker => "swarm",
@@ -239,14 +246,12 @@ fn provider(config: &Config, saved: Option<Saved>) -> watch::Receiver<Arc<Found>
     match &config.provider {
         ProviderKind::File(path) => {
             let (provider, found) = file_provider::Provider::new(path.clone(), instance, initial);
-            tokio::spawn(provider.run());
-            found
+            (Box::pin(provider.run()), found)
         }
         ProviderKind::Swarm | ProviderKind::Docker => {
             let (provider, found) =
                 swarm::Provider::new(config.docker_host.clone(), instance, initial);
-            tokio::spawn(provider.run());
-            found
+            (Box::pin(provider.run()), found)
         }
     }
 }
