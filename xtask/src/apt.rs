@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 use anyhow::{Context, Result, bail};
 
 use crate::progress;
 
+const APT_GET: &str = "/usr/bin/apt-get";
 /// Debian's question "may this service start now?"; exit code 101 means no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
@@ -30,7 +32,7 @@ pub(crate) fn is_root() -> bool {
 /// holds `command`, the one line that does it.
 pub(crate) fn install(packages: &[&str], why: &str, command: &str, mode: Install) -> Result<()> {
     let names = packages.join(" ");
-    if !Path::new("/usr/bin/apt-get").exists() {
+    if !Path::new(APT_GET).exists() {
         bail!(
             "{why} needs what Debian and Ubuntu call {names}, and this system has no apt-get: install it by hand"
         );
@@ -40,13 +42,7 @@ pub(crate) fn install(packages: &[&str], why: &str, command: &str, mode: Install
             "{why} needs packages that are missing ({names}). Install them with\n\n    {command}\n\nand run this again."
         );
     }
-    // Old lists name packages that the mirrors no longer have. A mirror that fails is not fatal:
-    // the others may do.
-    if let Err(error) =
-        progress::run("apt-get update (to know what there is)", &mut apt_get(&["update"]))
-    {
-        progress::say(&format!("{error:#}; going on with the lists that are there"));
-    }
+    update(mode);
     if let Some(missing) = packages.iter().find(|name| !is_known(name)) {
         bail!("{why} needs the package {missing}, which no package source of this system has");
     }
@@ -57,8 +53,30 @@ pub(crate) fn install(packages: &[&str], why: &str, command: &str, mode: Install
     progress::run(&format!("installing {names} ({why})"), &mut apt_get(&args))
 }
 
+/// Brings the package lists up to date, once, if that is ours to do: old ones name packages that
+/// the mirrors no longer have. A mirror that fails is not fatal, for the others may do.
+pub(crate) fn update(mode: Install) {
+    static DONE: Once = Once::new();
+    if mode == Install::Allowed && is_root() && Path::new(APT_GET).exists() {
+        DONE.call_once(|| {
+            let mut cmd = apt_get(&["update"]);
+            if let Err(error) = progress::run("apt-get update (to know what there is)", &mut cmd) {
+                progress::say(&format!("{error:#}; going on with the lists that are there"));
+            }
+        });
+    }
+}
+
+/// Names of all packages that begin with `prefix`.
+pub(crate) fn names(prefix: &str) -> Vec<String> {
+    let found = Command::new("apt-cache").args(["pkgnames", prefix]).output();
+    found.map_or(Vec::new(), |out| {
+        String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
+    })
+}
+
 fn apt_get(args: &[&str]) -> Command {
-    let mut cmd = Command::new("apt-get");
+    let mut cmd = Command::new(APT_GET);
     cmd.args(["-q", "-o", "DPkg::Lock::Timeout=300"])
         .args(args)
         .env("DEBIAN_FRONTEND", "noninteractive")

@@ -1,24 +1,20 @@
 //! `cargo xtask setup`: an eBPF toolchain, found or installed, and recorded for the build script.
 
+mod packages;
+
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::apt::{self, Install};
+use crate::apt::Install;
 use crate::progress::{self, say};
-use crate::toolchain::{self, Toolchain, distribution_llvm, linker_path};
+use crate::toolchain::{self, Compiler, Toolchain, linker_path};
 use crate::workspace::{cargo, root, target};
 
 /// The linker we build when the user has none that fits.
 const LINKER_VERSION: &str = "0.13.0";
 /// The LLVMs that this linker can be built with.
 const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
-
-/// A rustc with a prebuilt BPF `core`; Debian carries it for building browsers.
-const RUST_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
-const WHY_RUST: &str = "compiling the eBPF programs";
-const ANOTHER_WAY: &str = "(Or have a nightly with rust-src, `rustup toolchain install nightly --component rust-src`, and a bpf-linker on PATH.)";
 
 /// The toolchain for the kernel half, installed first if it is missing and that is allowed.
 /// Costs a few `stat` calls when nothing changed since the last time.
@@ -52,59 +48,40 @@ fn works(found: &Toolchain) -> bool {
 }
 
 fn distribution(mode: Install) -> Result<Toolchain> {
-    if distribution_llvm().is_none() || !Path::new("/usr/bin/cargo").exists() {
-        apt::install(&RUST_PACKAGES, WHY_RUST, &command_for_all(), mode)
-            .map_err(|error| anyhow!("{error:#}\n{ANOTHER_WAY}"))?;
-    }
-    let llvm = distribution_llvm().context(
-        "/usr/bin/rustc has no core for bpfel-unknown-none although libstd-rust-web-dev-bpf is installed: is it another package's?",
-    )?;
-    if !linker_path(root(), llvm).exists() {
-        build_linker(llvm, mode)?;
+    let compiler = match Compiler::find() {
+        Some(compiler) => compiler,
+        None => {
+            packages::compiler(mode)?;
+            Compiler::find()
+                .context("the packages are installed, yet none of their compilers knows BPF")?
+        }
+    };
+    if !linker_path(root(), compiler.llvm).exists() {
+        build_linker(&compiler, mode)?;
     }
     Toolchain::distribution(root()).context("the linker was built, yet is not where it should be")
 }
 
-fn build_linker(llvm: u32, mode: Install) -> Result<()> {
+fn build_linker(compiler: &Compiler, mode: Install) -> Result<()> {
+    let llvm = compiler.llvm;
     if !LINKER_LLVM.contains(&llvm) {
         bail!(
-            "/usr/bin/rustc uses LLVM {llvm}, and bpf-linker {LINKER_VERSION} knows {} to {}: upgrade the older of the two",
+            "{} uses LLVM {llvm}, and bpf-linker {LINKER_VERSION} knows {} to {}: upgrade the older of the two",
+            compiler.rustc.display(),
             LINKER_LLVM.start(),
             LINKER_LLVM.end()
         );
     }
-    let prefix = format!("/usr/lib/llvm-{llvm}");
-    let polly = format!("{prefix}/lib/libPolly.a");
-    if ![format!("{prefix}/bin/llvm-config"), polly].iter().all(|file| Path::new(file).exists()) {
-        let (dev, polly) = (format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev"));
-        apt::install(&[&dev, &polly], "building bpf-linker", &command_for_all(), mode)?;
-    }
-    let place = target(&format!("tools/llvm-{llvm}"));
+    packages::llvm(llvm, mode)?;
     let mut install = cargo(["install", "bpf-linker", "--locked", "--version", LINKER_VERSION]);
     install
         .args(["--no-default-features", "--features", &format!("llvm-{llvm}"), "--root"])
-        .arg(&place)
+        .arg(target(&format!("tools/llvm-{llvm}")))
         .env_remove("CARGO_TARGET_DIR")
         // Without it llvm-sys finds a /usr that has no -lLLVM.
-        .env("LLVM_PREFIX", prefix);
+        .env("LLVM_PREFIX", packages::llvm_prefix(llvm));
     progress::run(
         &format!("building bpf-linker {LINKER_VERSION} with LLVM {llvm} (links the eBPF programs)"),
         &mut install,
     )
-}
-
-/// Everything `distribution` may install, in one line; the LLVM number is that of the compiler
-/// which the first half brings.
-fn command_for_all() -> String {
-    let rust = RUST_PACKAGES.join(" ");
-    match distribution_llvm() {
-        Some(n) => {
-            format!("sudo apt-get update && sudo apt-get install llvm-{n}-dev libpolly-{n}-dev")
-        }
-        None => format!(
-            "sudo apt-get update && sudo apt-get install {rust} && \
-             n=$(/usr/bin/rustc -vV | sed -n 's/^LLVM version: \\([0-9]*\\).*/\\1/p') && \
-             sudo apt-get install llvm-$n-dev libpolly-$n-dev"
-        ),
-    }
 }

@@ -5,8 +5,8 @@
 //!
 //! Two kinds of toolchain will do:
 //! - a rustup nightly with `rust-src` and a `bpf-linker` on `PATH`: `core` is built from source;
-//! - the distribution's rustc with a prebuilt `core` for [`TARGET`], and a `bpf-linker` made for
-//!   its LLVM under `target/tools`.
+//! - the distribution's rustc, and a `bpf-linker` made for its LLVM under `target/tools`. Debian
+//!   has a prebuilt `core` for [`TARGET`], Ubuntu the source of it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,9 +14,10 @@ use std::{env, fmt, fs};
 
 /// The target of every eBPF program here: little-endian, as are x86-64 and aarch64.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
-/// Where Debian and Ubuntu put the compiler with a prebuilt `core`.
-pub(crate) const DISTRO_RUSTC: &str = "/usr/bin/rustc";
-const DISTRO_CARGO: &str = "/usr/bin/cargo";
+/// Where a toolchain keeps the source of `core`, if it does.
+const CORE_SOURCE: &str = "lib/rustlib/src/rust/library/core/Cargo.toml";
+/// The oldest Rust that compiles the eBPF crate, as the minor version.
+pub(crate) const OLDEST: u32 = 95;
 
 /// What it takes to compile and link an eBPF object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl Toolchain {
             .filter(|dir| {
                 dir.file_name().is_some_and(|n| n.to_string_lossy().starts_with("nightly"))
             })
-            .filter(|dir| dir.join("lib/rustlib/src/rust/library/core/Cargo.toml").exists())
+            .filter(|dir| dir.join(CORE_SOURCE).exists())
             .collect();
         // Plain `nightly-HOST` sorts behind `nightly-DATE-HOST`, and is the one users keep fresh.
         toolchains.sort();
@@ -86,14 +87,9 @@ impl Toolchain {
 
     /// The distribution's compiler and the linker built for it.
     pub(crate) fn distribution(root: &Path) -> Option<Self> {
-        let linker = linker_path(root, distribution_llvm()?);
-        let (rustc, cargo) = (PathBuf::from(DISTRO_RUSTC), PathBuf::from(DISTRO_CARGO));
-        (linker.exists() && cargo.exists()).then_some(Self {
-            rustc,
-            cargo,
-            linker,
-            build_std: false,
-        })
+        let Compiler { rustc, cargo, build_std, llvm } = Compiler::find()?;
+        let linker = linker_path(root, llvm);
+        linker.exists().then_some(Self { rustc, cargo, linker, build_std })
     }
 
     /// A cargo command that sees nothing of the cargo that called us but the registry's settings.
@@ -127,8 +123,9 @@ impl Toolchain {
             // optimiser, and the programs no longer fit.
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "false")
-            // aya-ebpf needs one unstable feature, inline assembly for BPF.
-            .env("RUSTC_BOOTSTRAP", "aya_ebpf");
+            // aya-ebpf needs one unstable feature, inline assembly for BPF, and cargo another to
+            // build `core`.
+            .env("RUSTC_BOOTSTRAP", if self.build_std { "1" } else { "aya_ebpf" });
         cmd
     }
 
@@ -156,13 +153,44 @@ pub(crate) fn linker_path(root: &Path, llvm: u32) -> PathBuf {
     root.join(format!("target/tools/llvm-{llvm}/bin/bpf-linker"))
 }
 
-/// The LLVM number of the distribution's rustc, if that rustc has a `core` for [`TARGET`].
-pub(crate) fn distribution_llvm() -> Option<u32> {
-    let core = fs::read_dir(format!("/usr/lib/rustlib/{TARGET}/lib")).ok()?;
-    let is_core = |name: &str| name.starts_with("libcore-") && name.ends_with(".rlib");
-    core.flatten().find(|entry| is_core(&entry.file_name().to_string_lossy()))?;
-    let version = Command::new(DISTRO_RUSTC).args(["--version", "--verbose"]).output().ok()?;
-    llvm_number(&String::from_utf8_lossy(&version.stdout))
+/// A compiler of the distribution that can make BPF code.
+pub(crate) struct Compiler {
+    pub(crate) rustc: PathBuf,
+    pub(crate) cargo: PathBuf,
+    pub(crate) build_std: bool,
+    /// The number of its LLVM.
+    pub(crate) llvm: u32,
+}
+
+impl Compiler {
+    /// Debian's with a prebuilt `core`, else the newest of Ubuntu's with the source of it.
+    pub(crate) fn find() -> Option<Self> {
+        let prebuilt = || {
+            let core = fs::read_dir(format!("/usr/lib/rustlib/{TARGET}/lib")).ok()?;
+            let is_core = |name: &str| name.starts_with("libcore-") && name.ends_with(".rlib");
+            core.flatten().find(|entry| is_core(&entry.file_name().to_string_lossy()))?;
+            Self::below(Path::new("/usr"), false)
+        };
+        let source = || {
+            let versions = fs::read_dir("/usr/lib").ok()?.flatten();
+            let minor = |name: &str| name.strip_prefix("rust-1.")?.parse::<u32>().ok();
+            let newest = versions
+                .filter_map(|entry| {
+                    Some((minor(&entry.file_name().to_string_lossy())?, entry.path()))
+                })
+                .filter(|(minor, dir)| *minor >= OLDEST && dir.join(CORE_SOURCE).exists())
+                .max()?;
+            Self::below(&newest.1, true)
+        };
+        prebuilt().or_else(source)
+    }
+
+    fn below(dir: &Path, build_std: bool) -> Option<Self> {
+        let (rustc, cargo) = (dir.join("bin/rustc"), dir.join("bin/cargo"));
+        let version = Command::new(&rustc).args(["--version", "--verbose"]).output().ok()?;
+        let llvm = llvm_number(&String::from_utf8_lossy(&version.stdout))?;
+        cargo.exists().then_some(Self { rustc, cargo, build_std, llvm })
+    }
 }
 
 /// Reads `LLVM version: 22.1.8` in the answer of `rustc --version --verbose`.
