@@ -69,8 +69,6 @@ outcomes! {
     Collision = "collision" => Drop,
     /// The driver gives no room for metadata, so the choice could not be handed over.
     NoMetadata = "no_metadata" => Pass,
-    /// Rewritten and sent to the backend.
-    Delivered = "delivered" => Forward,
     /// Came with a choice, but what it names is gone or the packet is not what was chosen for.
     Undeliverable = "undeliverable" => Drop,
     /// Its time to live ran out here.

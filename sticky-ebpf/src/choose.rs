@@ -1,6 +1,7 @@
 //! XDP: frontend, slot, and where needed the client's record; then the choice is handed over to tc.
 
 use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
 use sticky_common::decide::{self, Clock, Decision};
 use sticky_common::hash;
 use sticky_common::outcome::{Action, Outcome};
@@ -87,9 +88,8 @@ fn ask_records(ctx: &XdpContext, question: &mut Question<'_>) -> Outcome {
         decide::later(slot, record, &maps)
     };
     let Some(backend) = backend else { return reason };
-    let noted = note_flow(ctx, &maps, frontend, backend, now);
-    if noted.action() != Action::Forward {
-        return noted;
+    if let Err(outcome) = note_flow(ctx, &maps, frontend, backend, now) {
+        return outcome;
     }
     match known {
         // What the record said of an established connection stays, but for the time.
@@ -106,10 +106,18 @@ fn ask_records(ctx: &XdpContext, question: &mut Question<'_>) -> Outcome {
         }
     }
     question.backend = BackendId(backend.id).index();
+    debug!(
+        ctx,
+        "{:i} port {}: backend {}, outcome {}",
+        u32::from_be_bytes(headers.src),
+        u16::from_be_bytes(headers.src_port),
+        question.backend,
+        reason as u32
+    );
     reason
 }
 
-/// Remembers the flow, so that its replies are known. An outcome that forwards: done.
+/// Remembers the flow, so that its replies are known.
 #[inline(always)]
 fn note_flow(
     ctx: &XdpContext,
@@ -117,7 +125,7 @@ fn note_flow(
     frontend: &Frontend,
     backend: &Backend,
     now: u32,
-) -> Outcome {
+) -> Result<(), Outcome> {
     let key = maps.flow_key(backend);
     let opens = maps.headers.opens();
     let [a, b, c, d] = maps.headers.dst;
@@ -133,24 +141,21 @@ fn note_flow(
         opened: if opens { now } else { 0 },
     };
     let Some(at) = FLOWS_V4.get_ptr_mut(key) else {
-        return match FLOWS_V4.insert(key, flow, 0) {
-            Ok(()) => Outcome::Delivered,
-            // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
-            Err(_) => Outcome::Undeliverable,
-        };
+        // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
+        return FLOWS_V4.insert(key, flow, 0).map_err(|_| Outcome::Undeliverable);
     };
     // SAFETY: map memory stays valid until the program ends; races as with the record.
     let old = unsafe { &mut *at };
     let same = maps.same_frontend(old);
     if !same && !old.closed() && tick::since(now, old.seen) < FLOW_LIVES {
-        return Outcome::Collision;
+        return Err(Outcome::Collision);
     }
     if !opens && same {
         flow.state = old.state | end_bits(maps.headers.flags);
         flow.opened = old.opened;
     }
     *old = flow;
-    Outcome::Delivered
+    Ok(())
 }
 
 /// Remembers that the client ended a flow, so that the same ports can serve another.

@@ -9,6 +9,7 @@ mod clients;
 mod counters;
 mod execute;
 mod load;
+mod log;
 mod netlink;
 mod pins;
 mod sys;
@@ -80,7 +81,7 @@ pub struct DataPath {
 /// Loads or adopts, and attaches. `runtime` serves netlink requests; call it outside of any runtime.
 pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<DataPath, Error> {
     let pins = pins::Pins::create(&settings.pin_dir)?;
-    let mut loaded = load::load(settings, &pins)?;
+    let mut loaded = load::load(settings, &pins, runtime)?;
     let maps = Arc::new(loaded.maps()?);
     let links = netlink::Netlink::connect(runtime)
         .map_err(|e| Error::failed("cannot talk to the kernel's netlink", e))?;

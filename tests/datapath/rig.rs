@@ -154,7 +154,11 @@ impl Runner {
     pub fn new(rig: &Rig) -> anyhow::Result<Self> {
         let maps = rig.pin_dir.join(format!("v{ABI_VERSION}")).join("maps");
         let mut loader = EbpfLoader::new();
-        loader.override_global("TABLE_SIZE", &TABLE_SIZE, true);
+        loader.override_global("TABLE_SIZE", &TABLE_SIZE, true).override_global(
+            "AYA_LOG_LEVEL",
+            &0u8,
+            false,
+        );
         loader.override_global("HASH_K0", &KEY.k0, true).override_global("HASH_K1", &KEY.k1, true);
         for pin in std::fs::read_dir(&maps)? {
             let pin = pin?;

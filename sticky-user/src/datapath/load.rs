@@ -11,6 +11,8 @@ use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF
 use sticky_common::maps;
 use sticky_common::types::{Backend, ClientKeyV4, Frontend, FrontendKeyV4, Record, Slot, Traffic};
 
+use tokio::runtime::Handle;
+
 use super::pins::Pins;
 use super::sys::{self, Geometry, Map};
 use super::{Error, Settings};
@@ -52,7 +54,7 @@ impl Loaded {
     }
 }
 
-pub fn load(settings: &Settings, pins: &Pins) -> Result<Loaded, Error> {
+pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded, Error> {
     let tables_name = tables_pin(settings.table_size);
     make_tables(settings.table_size, pins, &tables_name)?;
     let mut loader = EbpfLoader::new();
@@ -78,6 +80,9 @@ pub fn load(settings: &Settings, pins: &Pins) -> Result<Loaded, Error> {
         loader.map_pin_path(name, pins.map(name));
     }
     let mut ebpf = loader.load(OBJECT).map_err(load_error)?;
+    if settings.log {
+        super::log::follow(&mut ebpf, runtime);
+    }
     for (_, program) in ebpf.programs_mut() {
         match program {
             Program::Xdp(xdp) => xdp.load(),
