@@ -6,11 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use bollard::models::{EventMessage, EventMessageTypeEnum as Kind};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant as Clock, sleep_until};
 use tracing::debug;
 
-use super::api::Api;
+use super::api::{Api, Events};
 use super::pace::Pace;
 use super::view::{Cluster, TaskView};
 use super::{Provider, build};
@@ -34,21 +36,20 @@ struct Asked {
 pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     let api = Api::connect(provider.docker_host.as_deref()).await?;
     let mut cluster = Cluster { own_node: api.own_node().await?, ..Cluster::default() };
-    let mut events = api.events();
-    // The stream asks for its events when it is first polled: before the lists, so that nothing falls between.
-    let first = events.next().now_or_never();
+    // Asked for before the lists are, so that nothing falls between.
+    let (sender, mut events) = mpsc::channel(256);
+    let mut pump = JoinSet::new();
+    pump.spawn(pass_on(api.events(), sender));
     look_at_all(&api, provider, &mut cluster).await?;
     provider.reached();
     publish(provider, &mut cluster, Instant::now());
     let mut pace = Pace::new(Instant::now());
-    let mut asked = Asked::default();
-    if let Some(event) = first {
-        note(event.context("the stream of events")??, &mut cluster, &mut asked, &mut pace);
-    }
+    // The answer to the lists may have been quicker than that to the events: everything is looked at once more.
+    let mut asked = Asked { whole: true, ..Asked::default() };
     loop {
         let unsettled = build::unsettled(&cluster, &provider.instance);
         tokio::select! {
-            event = events.next() => {
+            event = events.recv() => {
                 let event = event.context("the stream of events ended")?.context("GET /events")?;
                 note(event, &mut cluster, &mut asked, &mut pace);
                 if std::mem::take(&mut asked.rebuild) {
@@ -69,6 +70,18 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
                 debug!(whole, changed, took = ?began.elapsed(), "looked at the cluster");
                 pace.looked(began, whole, changed);
             }
+        }
+    }
+}
+
+/// Reads the events as they come, also while a look takes its time.
+async fn pass_on(
+    mut events: Events,
+    sender: mpsc::Sender<Result<EventMessage, bollard::errors::Error>>,
+) {
+    while let Some(event) = events.next().await {
+        if sender.send(event).await.is_err() {
+            return;
         }
     }
 }

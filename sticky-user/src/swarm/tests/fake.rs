@@ -1,0 +1,228 @@
+//! A Docker API on a Unix socket that does what a real one cannot be made to do.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+/// How it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Well,
+    Error,
+    HalfAReply,
+    Silent,
+}
+
+pub(super) struct Fake {
+    directory: TempDir,
+    state: Arc<Mutex<State>>,
+    server: Option<JoinHandle<()>>,
+}
+
+struct State {
+    mood: Mood,
+    answers: HashMap<&'static str, Value>,
+    calls: Vec<String>,
+    events: broadcast::Sender<String>,
+}
+
+impl Fake {
+    pub(super) fn start() -> Self {
+        let answers = HashMap::from([
+            ("/version", json!({"ApiVersion": "1.41", "Version": "20.10.24"})),
+            ("/info", json!({"Swarm": {"NodeID": "here", "ControlAvailable": true}})),
+            (
+                "/nodes",
+                json!([{"ID": "here", "Description": {"Hostname": "host"}, "Status": {"Addr": "198.51.100.1"}}]),
+            ),
+            ("/networks", json!([])),
+            ("/networks/docker_gwbridge", json!({"Containers": {}})),
+            ("/containers/json", json!([])),
+            ("/services", json!([])),
+            ("/tasks", json!([])),
+        ]);
+        let events = broadcast::channel(64).0;
+        let state = State { mood: Mood::Well, answers, calls: Vec::new(), events };
+        let directory = tempfile::tempdir().unwrap();
+        let mut fake = Self { directory, state: Arc::new(Mutex::new(state)), server: None };
+        fake.listen();
+        fake
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("docker.sock")
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Listens, as a daemon that has come back does.
+    pub(super) fn listen(&mut self) {
+        let _ = std::fs::remove_file(self.socket());
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        let state = Arc::clone(&self.state);
+        self.server = Some(tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let state = Arc::clone(&state);
+                connections.spawn(async move {
+                    let service = service_fn(move |request| answer(Arc::clone(&state), request));
+                    // A reply that is cut off ends its connection with an error.
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        }));
+    }
+
+    /// Ends with every connection, as a daemon that is killed does.
+    pub(super) async fn kill(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.abort();
+            let _ = server.await;
+        }
+    }
+
+    pub(super) fn mood(&self, mood: Mood) {
+        self.state.lock().unwrap().mood = mood;
+    }
+
+    pub(super) fn set(&self, path: &'static str, answer: Value) {
+        self.state.lock().unwrap().answers.insert(path, answer);
+    }
+
+    /// The calls since this was last asked.
+    pub(super) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().unwrap().calls)
+    }
+
+    /// Sends an event to whoever listens.
+    pub(super) fn event(&self, event: &Value) {
+        let _ = self.state.lock().unwrap().events.send(format!("{event}\n"));
+    }
+
+    /// One service with `replicas` running tasks on this node.
+    pub(super) fn demo(&self, replicas: usize) {
+        self.services(1, replicas);
+    }
+
+    /// Services named `s0`, `s1`, …
+    pub(super) fn services(&self, services: usize, replicas: usize) {
+        let service = |s: usize| {
+            json!({"ID": format!("s{s}"), "CreatedAt": "2026-11-22T10:00:00Z", "Spec": {"Name": format!("s{s}"), "Labels":
+                {"com.docker.lb.hosts": format!("s{s}.local"), "com.docker.lb.port": "8080"}}})
+        };
+        let task = |s: usize, t: usize| {
+            json!({"ID": format!("t{s}-{t}"), "ServiceID": format!("s{s}"), "Slot": t, "NodeID": "here",
+                "DesiredState": "running", "Status": {"State": "running", "ContainerStatus": {"ContainerID": format!("c{s}-{t}")}},
+                "Spec": {"ContainerSpec": {"Image": "demo", "Env": ["A=1", "B=2", "C=3"]}, "Networks": [{"Target": "n"}]}})
+        };
+        let container = |s: usize, t: usize| {
+            (format!("c{s}-{t}"), json!({"IPv4Address": format!("203.0.113.{}/24", t % 250)}))
+        };
+        let all = || (0..services).flat_map(|s| (1..=replicas).map(move |t| (s, t)));
+        self.set("/services", (0..services).map(service).collect());
+        self.set("/tasks", all().map(|(s, t)| task(s, t)).collect());
+        let containers: serde_json::Map<String, Value> =
+            all().map(|(s, t)| container(s, t)).collect();
+        self.set("/networks/docker_gwbridge", json!({"Containers": containers}));
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+async fn answer(
+    state: Arc<Mutex<State>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path();
+    // Without the version of the API.
+    let path = path
+        .strip_prefix("/v")
+        .and_then(|rest| rest.find('/').map(|slash| &rest[slash..]))
+        .unwrap_or(path);
+    let (mood, answer, events) = {
+        let mut state = state.lock().unwrap();
+        state.calls.push(path.to_owned());
+        (state.mood, state.answers.get(path).cloned(), state.events.subscribe())
+    };
+    if mood == Mood::Silent {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+    if mood == Mood::Error {
+        return Ok(plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &json!({"message": "raft is out of order"}),
+        ));
+    }
+    if path == "/events" {
+        let frames = futures_util::stream::unfold(events, |mut events| async {
+            let event = events.recv().await.ok()?;
+            Some((Ok(Frame::data(Bytes::from(event))), events))
+        });
+        return Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))));
+    }
+    let filters = request.uri().query().unwrap_or_default().to_owned();
+    let answer = answer.map(|answer| filtered(path, &filters, answer));
+    Ok(match (mood, answer) {
+        (_, None) => plain(StatusCode::NOT_FOUND, &json!({"message": format!("{path} not found")})),
+        (Mood::HalfAReply, Some(answer)) => {
+            let text = answer.to_string();
+            let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
+            let frames = [Ok(Frame::data(half)), Err(std::io::Error::other("cut off"))];
+            Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))))
+        }
+        (_, Some(answer)) => plain(StatusCode::OK, &answer),
+    })
+}
+
+/// What the filter of a query leaves of a list.
+fn filtered(path: &str, query: &str, answer: Value) -> Value {
+    let key = match path {
+        "/services" => "ID",
+        "/tasks" => "ServiceID",
+        _ => return answer,
+    };
+    match answer {
+        Value::Array(items) if query.contains("filters") => {
+            // The ids are in the query as they are, between encoded quotes.
+            let wanted = |item: &Value| {
+                query.contains(&format!("%22{}%22", item[key].as_str().unwrap_or_default()))
+            };
+            items.into_iter().filter(wanted).collect()
+        }
+        answer => answer,
+    }
+}
+
+fn plain(status: StatusCode, answer: &Value) -> Response<Body> {
+    let body = Full::new(Bytes::from(answer.to_string())).map_err(|never| match never {});
+    let mut response = Response::new(BodyExt::boxed(body));
+    *response.status_mut() = status;
+    response
+}
