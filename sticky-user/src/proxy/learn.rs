@@ -109,9 +109,6 @@ impl Change {
         if a.http_only {
             cookie.set_http_only(true);
         }
-        if a.partitioned {
-            cookie.set_partitioned(true);
-        }
         cookie.set_same_site(a.same_site);
         if !a.path.is_empty() {
             cookie.set_path(a.path.as_str());
@@ -137,7 +134,12 @@ impl Change {
             }
             (Self::Set(_), None) => {}
         }
-        HeaderValue::try_from(cookie.to_string()).ok()
+        let mut line = cookie.to_string();
+        if a.partitioned {
+            // By hand, for the crate adds a Secure that the application did not write.
+            line.push_str("; Partitioned");
+        }
+        HeaderValue::try_from(line).ok()
     }
 }
 

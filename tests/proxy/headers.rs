@@ -1,0 +1,132 @@
+use sticky::proxy::Settings;
+
+use crate::backend::Backend;
+use crate::client::{Connection, get};
+use crate::proxy::{Bench, keys, service, settings};
+
+/// Head lines as the backend saw them, names in lower case, sorted.
+fn seen(bench: &Bench, headers: &[(&str, &str)]) -> Vec<String> {
+    let text = get(bench.addr, "/headers", headers).text();
+    let mut lines: Vec<_> = text
+        .lines()
+        .map(|line| match line.split_once(':') {
+            Some((name, value)) => format!("{}:{value}", name.to_ascii_lowercase()),
+            None => line.to_owned(),
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+const CLAIMS: [(&str, &str); 11] = [
+    ("X-Request-ID", "claimed"),
+    ("X-Real-IP", "203.0.113.66"),
+    ("X-Forwarded-For", "203.0.113.9"),
+    ("X-Forwarded-Proto", "https"),
+    ("X-Forwarded-Host", "front"),
+    ("X-Forwarded-Port", "444"),
+    ("Forwarded", "for=203.0.113.9"),
+    ("Connection", "close, X-Hop"),
+    ("X-Hop", "1"),
+    ("TE", "trailers"),
+    ("Origin", "http://elsewhere"),
+];
+
+#[test]
+fn the_backend_learns_the_truth_from_us() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let mut lines = seen(&bench, &CLAIMS);
+    let id = lines.iter().position(|line| line.starts_with("x-request-id: ")).unwrap();
+    let id = lines.remove(id);
+    assert_eq!(id.len(), "x-request-id: ".len() + 32, "{id}");
+    let port = bench.addr.port();
+    assert_eq!(
+        lines,
+        [
+            "GET /headers HTTP/1.1".to_owned(),
+            "forwarded: for=127.0.0.1;host=demo.local;proto=http".to_owned(),
+            "host: demo.local".to_owned(),
+            "origin: http://elsewhere".to_owned(),
+            "x-forwarded-for: 127.0.0.1".to_owned(),
+            "x-forwarded-host: demo.local".to_owned(),
+            format!("x-forwarded-port: {port}"),
+            "x-forwarded-proto: http".to_owned(),
+            "x-real-ip: 127.0.0.1".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn a_trusted_proxy_is_believed() {
+    let backend = Backend::start("a");
+    let trusting = Settings { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..settings() };
+    let bench = Bench::start(trusting, keys());
+    bench.publish(vec![service("s", &[&backend], |_| {})]);
+    assert_eq!(
+        seen(&bench, &CLAIMS),
+        [
+            "GET /headers HTTP/1.1",
+            "forwarded: for=203.0.113.9, for=127.0.0.1;host=demo.local;proto=http",
+            "host: demo.local",
+            "origin: http://elsewhere",
+            "x-forwarded-for: 203.0.113.9, 127.0.0.1",
+            "x-forwarded-host: front",
+            "x-forwarded-port: 444",
+            "x-forwarded-proto: https",
+            "x-real-ip: 203.0.113.9",
+            "x-request-id: claimed",
+        ]
+    );
+    assert_eq!(get(bench.addr, "/", &CLAIMS).header("x-request-id"), Some("claimed"));
+}
+
+#[test]
+fn responses_say_who_answered() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let reply = [
+        ("x-reply", "Connection: keep-alive, X-Private"),
+        ("x-reply", "X-Private: 1"),
+        ("x-reply", "Keep-Alive: timeout=5"),
+        ("x-reply", "X-Upstream-Addr: forged"),
+        ("x-reply", "X-Mine: 1"),
+    ];
+    let response = get(bench.addr, "/reply", &reply);
+    assert_eq!(response.header("x-request-id").unwrap().len(), 32);
+    assert_eq!(response.header("x-proxy-id"), Some("proxy-under-test"));
+    assert!(response.header("x-server-info").unwrap().starts_with("sticky/"));
+    let addr = backend.addr.to_string();
+    assert_eq!(response.all("x-upstream-addr").collect::<Vec<_>>(), [addr.as_str()]);
+    let time = response.header("x-upstream-response-time").unwrap();
+    assert!(time.parse::<f64>().unwrap() < 5.0 && time.split('.').nth(1).unwrap().len() == 3);
+    assert_eq!(response.header("x-mine"), Some("1"));
+    for gone in ["x-private", "keep-alive", "connection"] {
+        assert_eq!(response.header(gone), None, "{gone}");
+    }
+}
+
+#[test]
+fn info_headers_can_be_hidden() {
+    let backend = Backend::start("a");
+    let bench = Bench::start(Settings { hide_info_headers: true, ..settings() }, keys());
+    bench.publish(vec![service("s", &[&backend], |_| {})]);
+    let response = get(bench.addr, "/", &[]);
+    for (name, _) in &response.headers {
+        assert!(!name.starts_with("x-"), "{name}");
+    }
+}
+
+#[test]
+fn http_1_0_and_absolute_targets() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let mut connection = Connection::open(bench.addr);
+    connection.write(b"GET /x HTTP/1.0\r\nHost: demo.local\r\n\r\n");
+    let response = connection.response(false).unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "a /x"));
+    let mut connection = Connection::open(bench.addr);
+    connection.write(b"GET http://demo.local/x?y HTTP/1.1\r\nHost: ignored\r\n\r\n");
+    let response = connection.response(false).unwrap();
+    assert_eq!((response.status, response.text().as_str()), (200, "a /x?y"));
+}

@@ -1,0 +1,17 @@
+//! The proxy over loopback, against servers that behave or misbehave on request. Needs no privileges.
+
+#![expect(clippy::unwrap_used, reason = "what cannot go on is a failed test")]
+
+mod affinity;
+mod attributes;
+mod backend;
+mod client;
+mod drain;
+mod failure;
+mod forgery;
+mod headers;
+mod proxy;
+mod routing;
+mod streaming;
+mod survival;
+mod upgrade;

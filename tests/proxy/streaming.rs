@@ -1,0 +1,89 @@
+use std::io::{Read, Write};
+
+use crate::backend::Backend;
+use crate::client::Connection;
+use crate::proxy::{Bench, service};
+
+/// Resident memory of this process, in MB.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+const SIZE: u64 = 256 << 20;
+/// Both sides and the test's own buffers; a proxy that collects bodies would need all of [`SIZE`].
+const ROOM: u64 = 48;
+
+#[test]
+fn downloads_and_uploads_do_not_fill_memory() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let before = memory();
+    let mut most = before;
+    let mut connection = Connection::open(bench.addr);
+    connection
+        .write(format!("GET /large?bytes={SIZE} HTTP/1.1\r\nHost: demo.local\r\n\r\n").as_bytes());
+    assert_eq!(connection.head().unwrap().status, 200);
+    // Slower than the backend: what is not read must wait there.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    most = most.max(memory());
+    let (mut left, mut piece) = (SIZE, vec![0; 1 << 20]);
+    while left > 0 {
+        let n = connection.reader.read(&mut piece).unwrap();
+        assert!(n > 0, "{left} bytes are missing");
+        left -= n as u64;
+        if left % 64 == 0 {
+            most = most.max(memory());
+        }
+    }
+    connection.write(
+        format!("POST /upload?x HTTP/1.1\r\nHost: demo.local\r\nContent-Length: {SIZE}\r\n\r\n")
+            .as_bytes(),
+    );
+    for _ in 0..SIZE >> 20 {
+        connection.stream().write_all(&piece).unwrap();
+        most = most.max(memory());
+    }
+    let response = connection.response(false).unwrap();
+    assert_eq!(response.text(), SIZE.to_string().len().to_string());
+    assert!(most < before + ROOM, "{before} MB before, {most} MB at most");
+}
+
+#[test]
+fn chunked_bodies_and_expect_100() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let mut connection = Connection::open(bench.addr);
+    connection.write(
+        b"POST /echo HTTP/1.1\r\nHost: demo.local\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+    );
+    assert_eq!(connection.response(false).unwrap().text(), "hello world");
+    connection.write(
+        b"POST /echo HTTP/1.1\r\nHost: demo.local\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+    );
+    assert_eq!(connection.head().unwrap().status, 100);
+    connection.write(b"after");
+    assert_eq!(connection.response(false).unwrap().text(), "after");
+}
+
+#[test]
+fn a_stream_of_events_arrives_as_it_is_sent() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let mut connection = Connection::open(bench.addr);
+    connection.write(b"GET /events HTTP/1.1\r\nHost: demo.local\r\n\r\n");
+    assert_eq!(connection.head().unwrap().status, 200);
+    let began = std::time::Instant::now();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"event 2\n") {
+        let mut piece = [0; 256];
+        let n = connection.reader.read(&mut piece).unwrap();
+        seen.extend_from_slice(&piece[..n]);
+        seen = String::from_utf8(seen).unwrap().replace("\r\n", "").into_bytes();
+        if seen.ends_with(b"event 0\n") {
+            assert!(began.elapsed().as_millis() < 250, "the first was held back");
+        }
+    }
+    assert!(began.elapsed().as_millis() >= 400);
+}
