@@ -43,8 +43,12 @@ pub enum Handover {
 
 /// Answers until it is aborted, which gives the socket free. Connections that are open then go on.
 pub async fn serve(claim: Claim, views: Arc<Views>, handover: mpsc::Sender<Handover>) {
+    let listener = match claim.listener() {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the control socket cannot be served"),
+    };
     loop {
-        match claim.listener().accept().await {
+        match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(connection(stream, Arc::clone(&views), handover.clone()));
             }

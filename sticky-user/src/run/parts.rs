@@ -315,13 +315,8 @@ fn announce(config: &Config, views: &Views, proxy: &Proxy) {
         pid = std::process::id(),
         "sticky runs"
     );
-    match &views.data_path {
-        Some(view) => {
-            for interface in view.interfaces() {
-                info!(interface = interface.name, mode = interface.mode, "XDP attached");
-            }
-        }
-        None => info!("no interface, layer 7 only"),
+    if views.data_path.is_none() {
+        info!("no interface, layer 7 only");
     }
     let address =
         |addr: Option<SocketAddr>| addr.map_or("none".to_owned(), |addr| addr.to_string());

@@ -3,10 +3,10 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
-use tokio::net::UnixListener;
 
 /// The socket, bound, for this process alone; given free when dropped.
 #[derive(Debug)]
@@ -60,8 +60,11 @@ impl Claim {
         Ok(Self { path: path.to_owned(), listener, _lock: lock })
     }
 
-    pub(super) fn listener(&self) -> &UnixListener {
-        &self.listener
+    /// The listening socket, for a runtime.
+    pub(super) fn listener(&self) -> io::Result<tokio::net::UnixListener> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        tokio::net::UnixListener::from_std(listener)
     }
 }
 
@@ -129,8 +132,8 @@ impl Drop for Lock {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn one_owner_at_a_time() {
+    #[test]
+    fn one_owner_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/sticky.sock");
         let first = Claim::new(&path).unwrap();
@@ -142,8 +145,8 @@ mod tests {
         Claim::new(&path).unwrap();
     }
 
-    #[tokio::test]
-    async fn a_dead_processes_socket_is_replaced_and_a_file_is_not() {
+    #[test]
+    fn a_dead_processes_socket_is_replaced_and_a_file_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sticky.sock");
         drop(UnixListener::bind(&path).unwrap());
