@@ -1,7 +1,7 @@
 //! Docker that is slow, wrong or away; and how little is asked of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use tokio::sync::watch;
@@ -14,9 +14,13 @@ use crate::model::Snapshot;
 use crate::provider::Found;
 use crate::swarm::Provider;
 
+/// A first run.
+fn nothing() -> Found {
+    Found::before_first_look("swarm", Snapshot::default(), SystemTime::now())
+}
+
 fn follow(fake: &Fake) -> (watch::Receiver<Arc<Found>>, JoinHandle<()>) {
-    let (provider, found) =
-        Provider::new(Some(fake.url()), Instance::default(), Snapshot::default());
+    let (provider, found) = Provider::new(Some(fake.url()), Instance::default(), nothing());
     (found, tokio::spawn(provider.run()))
 }
 
@@ -89,7 +93,7 @@ async fn a_worker_and_a_missing_socket_are_said_so() {
     );
     task.abort();
     let nowhere = Some("unix:///nowhere/docker.sock".to_owned());
-    let (provider, mut found) = Provider::new(nowhere, Instance::default(), Snapshot::default());
+    let (provider, mut found) = Provider::new(nowhere, Instance::default(), nothing());
     let task = tokio::spawn(provider.run());
     let lost = until(&mut found, |found| found.status.error.is_some()).await;
     assert!(
