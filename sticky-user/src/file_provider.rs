@@ -1,6 +1,7 @@
 //! Services from a file (contract, section 4.3), read again whenever it changes.
 
 mod document;
+mod reader;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod affinity;
 mod conflicts;
 mod memory;
 mod names;
+mod pending;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -66,10 +67,11 @@ pub fn read(labels: &BTreeMap<String, String>, instance: &Instance) -> Reading {
     reader.affinity(&mut config);
     reader.life(&mut config);
     reader.limits(&mut config);
-    reader.not_served_yet();
+    reader.checked_only();
     let Reader { mut errors, usable, .. } = reader;
     if usable {
         conflicts::settle(labels, &mut config, instance, &mut errors);
+        pending::report(labels, &mut config, &mut errors);
     }
     Reading { config: usable.then_some(config), errors }
 }
@@ -148,7 +150,6 @@ impl Reader<'_> {
         self.read(label::CONTEXT_ROOT_REWRITE, &mut config.context_root_rewrite, value::boolean);
         self.read(label::DEFAULT_BACKEND, &mut config.default_backend, value::boolean);
         self.read(label::SSL_ONLY, &mut config.ssl_only, value::boolean);
-        self.read(label::WEBSOCKET, &mut Vec::new(), route::websocket_endpoints);
         self.read(label::REDIRECTS, &mut config.redirects, route::redirects);
         self.read(label::SERVICE_CLUSTER, &mut config.service_cluster, |v| {
             value::name(v).map(Some)
@@ -219,33 +220,14 @@ impl Reader<'_> {
         self.read(label::RATE, &mut config.rate, |v| value::number(v, 1, 1_000_000_000).map(Some));
     }
 
-    /// Labels that are understood but have no effect yet: their values are checked all the same.
-    fn not_served_yet(&mut self) {
-        let (mut cert, mut key, mut passthrough, mut backend) =
-            (String::new(), String::new(), false, false);
-        self.read(label::SSL_CERT, &mut cert, value::name);
-        self.read(label::SSL_KEY, &mut key, value::name);
-        self.read(label::SSL_PASSTHROUGH, &mut passthrough, value::boolean);
-        self.read(label::SSL_BACKEND, &mut backend, value::boolean);
+    /// Labels whose values are checked though nothing in the configuration takes them.
+    fn checked_only(&mut self) {
+        self.read(label::SSL_CERT, &mut String::new(), value::name);
+        self.read(label::SSL_KEY, &mut String::new(), value::name);
+        self.read(label::SSL_PASSTHROUGH, &mut false, value::boolean);
+        self.read(label::SSL_BACKEND, &mut false, value::boolean);
         let verify = [("required", true), ("none", false)];
         self.read(label::SSL_BACKEND_VERIFY, &mut true, |v| value::word(v, &verify));
-        for (name, set, instead) in [
-            (label::SSL_CERT, !cert.is_empty(), "the hosts are served without TLS"),
-            (label::SSL_KEY, !key.is_empty(), "the hosts are served without TLS"),
-            (label::SSL_PASSTHROUGH, passthrough, "the hosts are served without TLS"),
-            (label::SSL_BACKEND, backend, "requests go to the backends without TLS"),
-        ] {
-            if set {
-                let value = self.labels.get(name).cloned().unwrap_or_default();
-                self.errors.push(LabelError {
-                    label: name.to_owned(),
-                    value,
-                    message: format!("is not served yet: {instead}"),
-                    hint:
-                        "terminate TLS in front of sticky and name that proxy in --trusted-proxies"
-                            .to_owned(),
-                });
-            }
-        }
+        self.read(label::WEBSOCKET, &mut Vec::new(), route::websocket_endpoints);
     }
 }

@@ -6,6 +6,7 @@ mod api;
 mod build;
 mod decode;
 mod pace;
+mod ports;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,7 @@ impl Provider {
     pub async fn run(mut self) {
         loop {
             let Err(error) = session::follow(&mut self).await;
-            self.publisher.lost(format!("{error:#}"));
+            self.publisher.lost(api::explain(&error));
             sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }

@@ -72,10 +72,6 @@ fn every_label_takes_effect() {
             publish(99, 99, Proto::Tcp)
         ]
     );
-    assert_eq!(
-        config(&[(label::HEADER, "Mcp-Session-Id")]).header.as_deref(),
-        Some("Mcp-Session-Id")
-    );
     assert_eq!(config(&[(label::DRAIN, "sessions")]).drain, DrainMode::Sessions);
     assert_eq!(config(&[(label::ON_LOSS, "strict")]).on_loss, OnLoss::Strict);
     assert_eq!(config(&[(label::WEIGHT, "9")]).weight, Some(9));
@@ -90,9 +86,6 @@ fn every_label_takes_effect() {
     let timeout = Duration::from_millis(250);
     let path = Some("/up?deep=1".to_owned());
     assert_eq!(health, HealthConfig { path, interval: secs(5), timeout, rise: 1, fall: 9 });
-    assert_eq!(config(&[(label::SLOW_START, "30s")]).slow_start, secs(30));
-    assert_eq!(config(&[(label::MAX_CONNECTIONS, "100")]).max_connections, Some(100));
-    assert_eq!(config(&[(label::PROXY_PROTOCOL, "v2")]).proxy_protocol, Some(ProxyProtocol::V2));
     let nets: Vec<String> = config(&[(label::ALLOW, "10.1.2.3/8, 2001:db8::1")])
         .allow
         .iter()
@@ -100,12 +93,40 @@ fn every_label_takes_effect() {
         .collect();
     assert_eq!(nets, ["10.0.0.0/8", "2001:db8::1/128"]);
     assert_eq!(config(&[(label::DENY, "198.51.100.7")]).deny.len(), 1);
-    assert_eq!(config(&[(label::RATE, "20")]).rate, Some(20));
     assert_eq!(config(&[(label::WEBSOCKET, "/ws,/chat")]), config(&[]));
     let https = Instance { https: true, ..Instance::default() };
     let ssl = read(&map(&[(label::HOSTS, "a.com"), (label::SSL_ONLY, "true")]), &https);
     assert_eq!(ssl.errors, []);
     assert!(ssl.config.is_some_and(|config| config.ssl_only));
+}
+
+#[test]
+fn what_is_not_served_yet_is_read_and_said_so() {
+    for (name, value) in [
+        (label::HEADER, "Mcp-Session-Id"),
+        (label::RATE, "20"),
+        (label::SLOW_START, "30s"),
+        (label::MAX_CONNECTIONS, "100"),
+        (label::PROXY_PROTOCOL, "v2"),
+        (label::SSL_CERT, "cert"),
+        (label::SSL_KEY, "key"),
+        (label::SSL_PASSTHROUGH, "true"),
+        (label::SSL_BACKEND, "true"),
+    ] {
+        let reading = reading(&[(name, value)]);
+        assert!(reading.config.is_some_and(|config| config.header.is_none()), "{name}");
+        assert_eq!(reading.errors.len(), 1, "{name}");
+        assert!(reading.errors[0].message.starts_with("is not served yet"), "{name}");
+    }
+    assert_eq!(reading(&[(label::SLOW_START, "0"), (label::SSL_BACKEND, "false")]).errors, []);
+    let limits = [(label::RATE, "20"), (label::SLOW_START, "30s"), (label::MAX_CONNECTIONS, "9")];
+    let config = reading(&limits).config.expect("no value is wrong");
+    assert_eq!(
+        (config.rate, config.slow_start.as_secs(), config.max_connections),
+        (Some(20), 30, Some(9))
+    );
+    let filtered = reading(&[(label::IP_HASH, "true"), (label::DENY, "198.51.100.0/24")]);
+    assert!(filtered.errors[0].message.contains("layer 4"), "{:?}", filtered.errors);
 }
 
 #[test]
@@ -252,11 +273,6 @@ fn conflicts_are_reported_and_the_service_served_without_the_part() {
         (&[(label::LISTEN, "8080/tcp")], &[label::LISTEN]),
         (&[(label::AFFINITY_TTL, "1m")], &[label::AFFINITY_TTL]),
         (&[(label::SSL_ONLY, "true")], &[label::SSL_ONLY]),
-        (&[(label::SSL_CERT, "c"), (label::SSL_KEY, "k")], &[label::SSL_CERT, label::SSL_KEY]),
-        (
-            &[(label::SSL_PASSTHROUGH, "true"), (label::SSL_BACKEND, "true")],
-            &[label::SSL_PASSTHROUGH, label::SSL_BACKEND],
-        ),
         (&[(label::CONTEXT_ROOT_REWRITE, "true")], &[label::CONTEXT_ROOT_REWRITE]),
         (&[(label::HEALTH_TIMEOUT, "5s")], &[label::HEALTH_TIMEOUT]),
     ] {

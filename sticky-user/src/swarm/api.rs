@@ -155,3 +155,28 @@ fn known<T>(answer: Result<T>) -> Result<Option<T>> {
         answer => answer.map(Some),
     }
 }
+
+/// An error in few words: the call, and what Docker says or else what is at the bottom of it.
+pub(super) fn explain(error: &anyhow::Error) -> String {
+    use bollard::errors::Error::DockerResponseServerError;
+    let mut words = Vec::new();
+    for cause in error.chain() {
+        match cause.downcast_ref::<bollard::errors::Error>() {
+            None => words.push(cause.to_string()),
+            Some(DockerResponseServerError { status_code: 403, .. }) => {
+                words.push("is not allowed: let the proxy of the socket pass this call".to_owned());
+                break;
+            }
+            Some(DockerResponseServerError { status_code, message }) => {
+                words.push(format!("{status_code}: {message}"));
+                break;
+            }
+            Some(_) => {
+                let bottom = error.root_cause().to_string();
+                words.push(bottom);
+                break;
+            }
+        }
+    }
+    words.join(": ")
+}

@@ -132,3 +132,14 @@ async fn the_number_of_calls_does_not_grow_with_the_cluster_or_with_the_events()
         task.abort();
     }
 }
+
+#[tokio::test]
+async fn an_error_names_the_call_and_the_cause() {
+    let fake = Fake::start();
+    fake.mood(Mood::Error);
+    let (mut found, task) = follow(&fake);
+    let lost = until(&mut found, |found| found.status.error.is_some()).await;
+    let error = format!("Docker at {}: GET /version: 500: raft is out of order", fake.url());
+    assert_eq!(lost.status.error.as_ref(), Some(&error));
+    task.abort();
+}

@@ -1,0 +1,54 @@
+//! Labels that are understood and have no effect yet: a user must not believe in a limit that nobody keeps.
+
+use std::collections::BTreeMap;
+
+use super::names as label;
+use crate::model::{LabelError, ServiceConfig};
+
+/// What happens instead.
+const PENDING: [(&str, &str); 9] = [
+    (label::SSL_CERT, "the hosts are served without TLS"),
+    (label::SSL_KEY, "the hosts are served without TLS"),
+    (label::SSL_PASSTHROUGH, "the hosts are served without TLS"),
+    (label::SSL_BACKEND, "requests go to the backends without TLS"),
+    (label::HEADER, "the header is passed on as it is"),
+    (label::RATE, "nothing is limited"),
+    (label::SLOW_START, "a new backend gets its full share at once"),
+    (label::MAX_CONNECTIONS, "nothing is limited"),
+    (label::PROXY_PROTOCOL, "backends get no PROXY protocol"),
+];
+
+/// Reports the labels that are set and do nothing, and takes them out of the configuration where they would look as
+/// if they did something.
+pub(super) fn report(
+    labels: &BTreeMap<String, String>,
+    config: &mut ServiceConfig,
+    errors: &mut Vec<LabelError>,
+) {
+    let mut tell = |name: &str, message: String| {
+        let off = |value: &String| {
+            matches!(value.trim(), "0" | "0s") || value.trim().eq_ignore_ascii_case("false")
+        };
+        if let Some(value) = labels.get(name).filter(|value| !off(value)) {
+            errors.push(LabelError {
+                label: name.to_owned(),
+                value: value.clone(),
+                message,
+                hint: "take it away, or do this in front of sticky".to_owned(),
+            });
+        }
+    };
+    for (name, instead) in PENDING {
+        // A header that has lost to a cookie was reported already.
+        if name != label::HEADER || config.header.is_some() {
+            tell(name, format!("is not served yet: {instead}"));
+        }
+    }
+    if config.ip_hash {
+        for name in [label::ALLOW, label::DENY] {
+            tell(name, "is not applied at layer 4 yet, only to requests".to_owned());
+        }
+    }
+    config.header = None;
+    config.proxy_protocol = None;
+}
