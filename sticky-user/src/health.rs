@@ -64,12 +64,15 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// A monitor of what a provider finds, and where it hands on. What the provider starts with comes from an earlier
-    /// run: its states are taken as they are until checks say otherwise.
+    /// A monitor of what a provider finds, and where it hands on. It starts with what an earlier run handed on: those
+    /// states are taken as they are until checks say otherwise.
     #[must_use]
-    pub fn new(mut found: watch::Receiver<Arc<Found>>) -> (Self, watch::Receiver<Arc<Found>>) {
-        let initial = Arc::clone(&found.borrow_and_update());
-        let (effective, receiver) = watch::channel(Arc::clone(&initial));
+    pub fn new(
+        mut found: watch::Receiver<Arc<Found>>,
+        saved: Arc<Snapshot>,
+    ) -> (Self, watch::Receiver<Arc<Found>>) {
+        let initial = Found::clone(&found.borrow_and_update());
+        let (effective, receiver) = watch::channel(Arc::new(Found { snapshot: saved, ..initial }));
         let monitor = Self {
             found,
             effective,
@@ -84,8 +87,9 @@ impl Monitor {
 
     /// Checks until the provider ends.
     pub async fn run(mut self) {
-        let mut latest = Arc::clone(&self.effective.borrow());
-        self.follow(&latest.snapshot, true);
+        let mut latest = Arc::clone(&self.found.borrow());
+        let saved = Arc::clone(&self.effective.borrow().snapshot);
+        self.follow(&latest.snapshot, &verdicts(&saved));
         loop {
             tokio::select! {
                 changed = self.found.changed() => {
@@ -93,7 +97,7 @@ impl Monitor {
                         return;
                     }
                     latest = Arc::clone(&self.found.borrow_and_update());
-                    self.follow(&latest.snapshot, false);
+                    self.follow(&latest.snapshot, &HashMap::new());
                     self.hand_on(&latest, latest.event_at);
                 }
                 Some(report) = self.reports.1.recv() => {
@@ -112,7 +116,7 @@ impl Monitor {
     }
 
     /// Starts checks of new backends and ends those of old ones.
-    fn follow(&mut self, snapshot: &Snapshot, known: bool) {
+    fn follow(&mut self, snapshot: &Snapshot, known: &HashMap<Key, Verdict>) {
         let mut old = std::mem::take(&mut self.entries);
         for service in &snapshot.services {
             for backend in &service.backends {
@@ -122,8 +126,10 @@ impl Monitor {
                     Some(entry) if entry.plan == plan => entry,
                     // Other settings change how it is asked, not what is known of it.
                     Some(entry) => self.start(key.clone(), plan, entry.verdict.clone()),
-                    None if known => self.start(key.clone(), plan, Verdict::known(backend)),
-                    None => self.start(key.clone(), plan, Verdict::starting()),
+                    None => {
+                        let verdict = known.get(&key).cloned().unwrap_or_else(Verdict::starting);
+                        self.start(key.clone(), plan, verdict)
+                    }
                 };
                 self.entries.insert(key, entry);
             }
@@ -181,6 +187,14 @@ impl Monitor {
             status: found.status.clone(),
         }));
     }
+}
+
+/// What an earlier run knew of each backend.
+fn verdicts(saved: &Snapshot) -> HashMap<Key, Verdict> {
+    let backends = saved.services.iter().flat_map(|service| {
+        service.backends.iter().map(|backend| ((service.id.clone(), backend.id.clone()), backend))
+    });
+    backends.map(|(key, backend)| (key, Verdict::known(backend))).collect()
 }
 
 /// Checks decide between a running task's states; what Swarm or the operator ordered stands above them.

@@ -51,9 +51,10 @@ fn snapshot(service: Service) -> Snapshot {
 fn monitor(
     initial: Snapshot,
 ) -> (Publisher, watch::Receiver<Arc<Found>>, tokio::task::JoinHandle<()>) {
+    let saved = Arc::new(initial.clone());
     let (publisher, found) =
         Publisher::new(Found::before_first_look("file", initial, SystemTime::now()));
-    let (monitor, effective) = Monitor::new(found);
+    let (monitor, effective) = Monitor::new(found, saved);
     (publisher, effective, tokio::spawn(monitor.run()))
 }
 

@@ -28,6 +28,7 @@ use crate::keys;
 use crate::labels::Instance;
 use crate::listeners::HostListeners;
 use crate::metrics::Metrics;
+use crate::model::{Snapshot, State};
 use crate::netinfo;
 use crate::provider::Found;
 use crate::proxy::{self, Proxy};
@@ -69,9 +70,10 @@ impl Parts {
         let vips = runtime.block_on(vips(config, &interfaces))?;
         let saved = state.last_snapshot();
         let has_saved = saved.is_some();
+        let served = saved.as_ref().map(|saved| saved.snapshot.clone()).unwrap_or_default();
         let (provider, found) = provider(config, saved);
         // Before the provider looks, so that the states of the earlier run are known as such.
-        let (monitor, effective) = health::Monitor::new(found.clone());
+        let (monitor, effective) = health::Monitor::new(found.clone(), Arc::new(served));
         handle.spawn(monitor.run());
         handle.spawn(provider);
 
@@ -123,14 +125,16 @@ impl Parts {
 
         let handover = mpsc::channel(1);
         let socket = handle.spawn(socket::serve(claim, Arc::clone(&views), handover.0.clone()));
+        let mut admin_addr = None;
         if let Some(addr) = config.admin {
             let admin = Admin { views: Arc::clone(&views), metrics, ready: Arc::clone(&ready) };
             let listener = admin::bind(addr).with_context(|| {
                 format!("--admin {addr} cannot be listened on; choose another address, or `none`")
             })?;
+            admin_addr = listener.local_addr().ok();
             handle.spawn(admin::serve(listener, Arc::new(admin)));
         }
-        announce(config, &views, &proxy);
+        announce(config, &views, proxy.http_addr(), admin_addr);
         Ok(Self {
             views,
             proxy,
@@ -237,10 +241,12 @@ fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<
         ProviderKind::File(_) => "file",
     };
     let initial = match saved {
-        Some(Saved { read_at, snapshot }) => Found::before_first_look(kind, snapshot, read_at),
+        Some(Saved { read_at, snapshot }) => {
+            Found::before_first_look(kind, running(snapshot), read_at)
+        }
         None => {
             let never = std::time::SystemTime::UNIX_EPOCH;
-            Found::before_first_look(kind, crate::model::Snapshot::default(), never)
+            Found::before_first_look(kind, Snapshot::default(), never)
         }
     };
     match &config.provider {
@@ -254,6 +260,17 @@ fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<
             (Box::pin(provider.run()), found)
         }
     }
+}
+
+/// A saved snapshot as a provider would find it: whether a backend was up or down was the word of checks, which are made
+/// anew.
+fn running(mut saved: Snapshot) -> Snapshot {
+    for backend in saved.services.iter_mut().flat_map(|service| &mut service.backends) {
+        if matches!(backend.state, State::Starting | State::Down) {
+            (backend.state, backend.reason) = (State::Up, None);
+        }
+    }
+    saved
 }
 
 fn start_data_path(
@@ -308,7 +325,7 @@ fn node_name() -> String {
         .unwrap_or_else(|_| "localhost".to_owned())
 }
 
-fn announce(config: &Config, views: &Views, proxy: &Proxy) {
+fn announce(config: &Config, views: &Views, http: Option<SocketAddr>, admin: Option<SocketAddr>) {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         node = views.node,
@@ -321,8 +338,8 @@ fn announce(config: &Config, views: &Views, proxy: &Proxy) {
     let address =
         |addr: Option<SocketAddr>| addr.map_or("none".to_owned(), |addr| addr.to_string());
     info!(
-        http = address(proxy.http_addr()),
-        admin = address(config.admin),
+        http = address(http),
+        admin = address(admin),
         socket = %config.places.socket.display(),
         "listening"
     );

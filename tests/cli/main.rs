@@ -1,0 +1,7 @@
+//! The commands of `sticky` without a data path: no root, loopback only.
+
+mod configuration;
+mod life;
+mod node;
+mod takeover;
+mod views;
