@@ -266,7 +266,8 @@ fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<
 /// anew.
 fn running(mut saved: Snapshot) -> Snapshot {
     for backend in saved.services.iter_mut().flat_map(|service| &mut service.backends) {
-        if matches!(backend.state, State::Starting | State::Down) {
+        // Nothing can check one without an address.
+        if backend.addr.is_some() && matches!(backend.state, State::Starting | State::Down) {
             (backend.state, backend.reason) = (State::Up, None);
         }
     }
