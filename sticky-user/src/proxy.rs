@@ -16,7 +16,9 @@ mod host;
 mod learn;
 mod listener;
 mod metrics;
+mod owners;
 mod random;
+mod rate;
 mod reason;
 mod request;
 mod respond;
@@ -25,8 +27,10 @@ pub mod seal;
 mod service;
 mod settings;
 mod stats;
+mod tag;
 mod tunnel;
 mod upstream;
+mod warmth;
 mod worker;
 
 use std::net::SocketAddr;
@@ -172,7 +176,8 @@ impl Proxy {
     pub fn publish(&self, snapshot: &Snapshot) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = self.shared.settings.service_cluster.as_deref();
-        let routes = Routes::build(snapshot, cluster, self.shared.hash_key, &mut registry);
+        let (key, now) = (self.shared.hash_key, self.shared.clock_ms());
+        let routes = Routes::build(snapshot, cluster, key, &mut registry, now);
         self.shared.routes.store(Arc::new(routes));
         self.shared.changed.send_replace(());
     }

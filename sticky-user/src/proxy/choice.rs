@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use sticky_common::hash::{self, HashKey};
+use sticky_common::maglev;
 
 use super::cookies;
 use super::random::Random;
@@ -12,6 +13,7 @@ use super::reason::Reason;
 use super::routes::Route;
 use super::seal::{self, Bad, Pin};
 use super::service::{Backend, Service};
+use super::tag::Tag;
 use crate::clients::ClientTable;
 use crate::keys::Keys;
 use crate::model::CookieMode;
@@ -19,13 +21,22 @@ use crate::model::CookieMode;
 /// What a request carries that a choice can go by; read once, whatever is tried.
 #[derive(Default)]
 pub(super) struct Presented {
+    /// Of a cookie.
     pub pin: Option<Pin>,
     bad: Option<Bad>,
+    /// Of a header.
+    pub tag: Option<Tag>,
 }
 
 impl Presented {
-    /// The first cookie of ours that opens for a service of this route, if it counts.
     pub(super) fn read(headers: &HeaderMap, route: &Route, keys: &Keys, now: u64) -> Self {
+        let tagged = route.services.iter().filter_map(|service| service.header.as_ref());
+        let tag = tagged.filter_map(|name| Tag::read(headers, name, keys)).next();
+        Self { tag, ..Self::cookie(headers, route, keys, now) }
+    }
+
+    /// The first cookie of ours that opens for a service of this route, if it counts.
+    fn cookie(headers: &HeaderMap, route: &Route, keys: &Keys, now: u64) -> Self {
         let mut bad = None;
         for (name, value) in cookies::pairs(headers) {
             let named = |service: &&Arc<Service>| {
@@ -44,18 +55,23 @@ impl Presented {
                     // Alone it does not count: the application's session is over, or was never begun.
                     let counts = cookie.mode == CookieMode::Insert
                         || cookies::present(headers, &cookie.names) != 0;
-                    return Self { pin: counts.then_some(pin), bad: None };
+                    return Self { pin: counts.then_some(pin), bad: None, tag: None };
                 }
                 Err(Bad::Expired) => bad = Some(Bad::Expired),
                 Err(Bad::Invalid) => bad = bad.or(Some(Bad::Invalid)),
             }
         }
-        Self { pin: None, bad }
+        Self { pin: None, bad, tag: None }
+    }
+
+    /// The cookie comes before the header.
+    fn known(&self) -> Option<&Pin> {
+        self.pin.as_ref().or(self.tag.as_ref().map(|tag| &tag.pin))
     }
 
     /// Reason of a new choice.
-    const fn reason(&self) -> Reason {
-        match (&self.pin, self.bad) {
+    fn reason(&self) -> Reason {
+        match (self.known(), self.bad) {
             (Some(_), _) => Reason::Repinned,
             (None, Some(Bad::Expired)) => Reason::Expired,
             (None, Some(Bad::Invalid)) => Reason::Invalid,
@@ -82,6 +98,8 @@ impl Choice {
 pub(super) enum NoChoice {
     /// No service of the route has a backend just now.
     Nobody,
+    /// Every one that would do has as many requests as it takes (`sticky.max_connections`).
+    Full,
     /// The client's own is lost, and the service wants no other (`sticky.on_loss=strict`).
     Lost,
 }
@@ -101,24 +119,28 @@ pub(super) struct Chooser<'a> {
 impl Chooser<'_> {
     pub(super) fn choose(&self, route: &Route, presented: &Presented) -> Result<Choice, NoChoice> {
         let mut service = None;
-        if let Some(pin) = &presented.pin {
+        if let Some(pin) = presented.known() {
             let pinned = route.services.iter().find(|service| service.hash == pin.service);
             if let Some(pinned) = pinned {
-                if let Some(backend) =
-                    pinned.position(&pin.task).filter(|at| self.keeps(pinned, *at))
-                {
-                    return Ok(Choice { service: pinned.clone(), backend, reason: Reason::Pinned });
+                match pinned.position(&pin.task).filter(|at| self.keeps(pinned, *at)) {
+                    Some(at) if pinned.full(at) => return Err(NoChoice::Full),
+                    Some(backend) => {
+                        let service = pinned.clone();
+                        return Ok(Choice { service, backend, reason: Reason::Pinned });
+                    }
+                    None if pinned.strict => return Err(NoChoice::Lost),
+                    // Sticky to the version before the task.
+                    None => service = Some(pinned).filter(|s| s.takes_new(self.failed)),
                 }
-                if pinned.strict {
-                    return Err(NoChoice::Lost);
-                }
-                // Sticky to the version before the task.
-                service = Some(pinned).filter(|service| service.takes_new(self.failed));
             }
         }
-        let service = service.or_else(|| self.version(route)).ok_or(NoChoice::Nobody)?;
-        let (backend, reason) = self.within(service, presented).ok_or(NoChoice::Nobody)?;
-        Ok(Choice { service: service.clone(), backend, reason })
+        let service = service.or_else(|| self.version(route, presented)).ok_or(NoChoice::Nobody)?;
+        match self.within(service, presented) {
+            Some((at, _)) if service.full(at) => Err(NoChoice::Full),
+            Some((backend, reason)) => Ok(Choice { service: service.clone(), backend, reason }),
+            None if service.takes_new(self.failed) => Err(NoChoice::Full),
+            None => Err(NoChoice::Nobody),
+        }
     }
 
     /// Whether a backend goes on with the clients it has.
@@ -126,11 +148,12 @@ impl Chooser<'_> {
         let Some(backend) = service.backends.get(at) else { return false };
         backend.state.keeps()
             && !self.failed.contains(&backend.pool)
-            && (!service.ejected(at, self.now_ms) || !service.takes_new(&[backend.pool]))
+            && (!service.ejected(at, self.now_ms)
+                || !service.has_other(at, self.failed, self.now_ms))
     }
 
-    /// One of the services that share a route, by weight; for `ip_hash` the one that knows the client, or by its hash.
-    fn version<'r>(&self, route: &'r Route) -> Option<&'r Arc<Service>> {
+    /// One of the services that share a route, by weight: the one that knows the client, or by hash where that decides.
+    fn version<'r>(&self, route: &'r Route, presented: &Presented) -> Option<&'r Arc<Service>> {
         if let [only] = route.services.as_slice() {
             return Some(only);
         }
@@ -146,13 +169,13 @@ impl Chooser<'_> {
         }
         let usable = || route.services.iter().filter(|service| service.takes_new(self.failed));
         let total: u32 = usable().fold(0, |sum, service| sum.saturating_add(service.weight));
-        let hashed = route.services.iter().any(|service| service.ip_hash);
-        let mut rest = if hashed {
-            // The other half of the hash chooses the slot.
-            hash::slot(self.client_hash() << 32, total)
-        } else {
-            self.random.below(total)
-        };
+        let value = route.services.iter().find_map(|service| self.value(service, presented));
+        let by_client =
+            || route.services.iter().any(|service| service.ip_hash).then(|| self.client_hash());
+        let hash = value.map(|value| maglev::identity(self.key, value)).or_else(by_client);
+        // The other half of the hash chooses the slot.
+        let mut rest =
+            hash.map_or_else(|| self.random.below(total), |hash| hash::slot(hash << 32, total));
         for service in usable() {
             if rest < service.weight {
                 return Some(service);
@@ -164,9 +187,8 @@ impl Chooser<'_> {
     }
 
     fn within(&self, service: &Service, presented: &Presented) -> Option<(usize, Reason)> {
-        if let Some((at, reason)) = self.by_value(service).filter(|(at, _)| self.open(service, *at))
-        {
-            return Some((at, reason));
+        if let Some(at) = self.by_value(service, presented) {
+            return Some((at, Reason::Hash));
         }
         if service.ip_hash
             && let Some(choice) = self.clients.choose(&service.id, self.client)
@@ -189,18 +211,26 @@ impl Chooser<'_> {
         Some((at, presented.reason()))
     }
 
-    /// `hash` mode: the owner of the first named cookie's value.
-    fn by_value(&self, service: &Service) -> Option<(usize, Reason)> {
-        let cookie = service.cookie.as_ref().filter(|cookie| cookie.mode == CookieMode::Hash)?;
-        let (_, value) = cookies::pairs(self.headers)
-            .find(|(name, _)| cookies::bit(&cookie.names, name).is_some())?;
-        let choice = self.clients.hashed(&service.id, value)?;
-        Some((service.position(&choice.backend)?, Reason::Hash))
+    /// What the shared hash goes by: the first named cookie in `hash` mode, or a header without a part of ours.
+    fn value(&self, service: &Service, presented: &Presented) -> Option<&[u8]> {
+        let cookie = service.cookie.as_ref().filter(|cookie| cookie.mode == CookieMode::Hash);
+        let named = |names: &[String]| {
+            let is_named = |(name, _): &(&[u8], &[u8])| cookies::bit(names, name).is_some();
+            cookies::pairs(self.headers).find(is_named).map(|(_, value)| value)
+        };
+        let header = || {
+            let name = service.header.as_ref().filter(|_| presented.tag.is_none())?;
+            self.headers.get(name).map(HeaderValue::as_bytes)
+        };
+        cookie.and_then(|cookie| named(&cookie.names)).or_else(header)
     }
 
-    fn open(&self, service: &Service, at: usize) -> bool {
-        service.backends.get(at).is_some_and(|backend| backend.state.takes_new())
-            && self.keeps(service, at)
+    fn by_value(&self, service: &Service, presented: &Presented) -> Option<usize> {
+        let (hash, at) = service.owner(self.value(service, presented)?)?;
+        if self.keeps(service, at) {
+            return Some(at);
+        }
+        service.stand_in(hash, self.failed, self.now_ms)
     }
 
     fn client_hash(&self) -> u64 {

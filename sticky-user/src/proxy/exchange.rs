@@ -72,12 +72,10 @@ impl Exchange {
         self.status = status;
     }
 
-    /// The request goes to this backend now; one it went to before is done with it.
+    /// The request, counted by [`Service::enter`], goes to this backend now; one it went to before is done with it.
     pub(super) fn chosen(&mut self, choice: Choice) -> &Choice {
         self.release();
-        let stats = &choice.backend().stats;
-        stats.in_progress.fetch_add(1, Ordering::Relaxed);
-        stats.requests.fetch_add(1, Ordering::Relaxed);
+        choice.backend().stats.requests.fetch_add(1, Ordering::Relaxed);
         self.service = Some(choice.service.clone());
         let upstream = Upstream { choice, began: Instant::now(), took: None, lease: None };
         &self.upstream.insert(upstream).choice

@@ -95,8 +95,8 @@ async fn forward(
         let target = format!("https://{name}{}", exchange.query());
         return Err(Refusal::Redirect(StatusCode::PERMANENT_REDIRECT, target));
     }
-    let now = if route.cookies { unix_time() } else { 0 };
-    let presented = if route.cookies {
+    let now = if route.reads { unix_time() } else { 0 };
+    let presented = if route.reads {
         Presented::read(known, &route, &shared.keys.load(), now)
     } else {
         Presented::default()
@@ -106,6 +106,7 @@ async fn forward(
 
     let mut failed: Vec<u64> = Vec::new();
     let mut last = Refusal::NoBackend;
+    let mut counted = false;
     let gap_ends = Instant::now() + shared.settings.timeouts.gap;
     loop {
         let chooser = Chooser {
@@ -120,6 +121,10 @@ async fn forward(
         let choice = match chooser.choose(&route, &asked.presented) {
             Ok(choice) => choice,
             Err(NoChoice::Lost) => return Err(Refusal::NoBackend),
+            Err(NoChoice::Full) => {
+                worker.pause(gap_ends).await.ok_or(Refusal::NoBackend)?;
+                continue;
+            }
             Err(NoChoice::Nobody) if !failed.is_empty() => return Err(last),
             Err(NoChoice::Nobody) => {
                 routes = worker.next_routes(&routes, gap_ends).await.ok_or(Refusal::NoBackend)?;
@@ -129,6 +134,15 @@ async fn forward(
         };
         if !choice.service.admits(asked.client) {
             return Err(Refusal::Forbidden);
+        }
+        if !counted && !choice.service.affords(asked.client, shared.clock_ms()) {
+            return Err(Refusal::TooMany);
+        }
+        counted = true;
+        if !choice.service.enter(choice.backend) {
+            // Somebody else was quicker.
+            worker.pause(gap_ends).await.ok_or(Refusal::NoBackend)?;
+            continue;
         }
         let choice = exchange.chosen(choice);
         let (service, pool) = (choice.service.clone(), choice.backend().pool);

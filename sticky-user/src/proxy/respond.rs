@@ -18,6 +18,8 @@ pub(super) enum Refusal {
     UnknownHost,
     /// `sticky.allow`, `sticky.deny`.
     Forbidden,
+    /// `sticky.rate`.
+    TooMany,
     Redirect(StatusCode, String),
     /// The client stopped sending.
     Stalled,
@@ -38,6 +40,7 @@ impl Refusal {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownHost => StatusCode::NOT_FOUND,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Redirect(status, _) => *status,
             Self::Stalled => StatusCode::REQUEST_TIMEOUT,
             Self::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
@@ -53,6 +56,7 @@ impl Refusal {
             Self::Method => "405: this method is not forwarded\n",
             Self::UnknownHost => "404: no service for this host and path\n",
             Self::Forbidden => "403: not for this address\n",
+            Self::TooMany => "429: too many requests from this address\n",
             Self::Redirect(..) => "",
             Self::Stalled => "408: the body of the request stopped\n",
             Self::NoBackend => "503: the service has no backend now\n",
@@ -77,6 +81,9 @@ impl Refusal {
         match self {
             Self::NoBackend => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::TooMany => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Redirect(_, target) => {
                 if let Ok(target) = HeaderValue::try_from(target) {

@@ -33,8 +33,8 @@ struct Host {
 pub(super) struct Route {
     root: String,
     pub services: Vec<Arc<Service>>,
-    /// Some service of it looks at cookies.
-    pub cookies: bool,
+    /// Some service of it goes by cookies or a header.
+    pub reads: bool,
 }
 
 /// Where a request belongs.
@@ -51,6 +51,7 @@ impl Routes {
         cluster: Option<&str>,
         key: HashKey,
         registry: &mut Registry,
+        now_ms: u64,
     ) -> Self {
         registry.retain(snapshot);
         let mut routes = Self::default();
@@ -66,7 +67,7 @@ impl Routes {
             if config.hosts.is_empty() && !config.default_backend {
                 continue;
             }
-            let service = Arc::new(Service::build(found, key, registry));
+            let service = Arc::new(Service::build(found, key, registry, now_ms));
             routes.pools.extend(service.backends.iter().map(|backend| backend.pool));
             let root = config.context_root.as_deref().unwrap_or_default();
             let hosts: HashSet<_> = config.hosts.iter().map(Some).collect();
@@ -76,8 +77,8 @@ impl Routes {
             routes.services.push(service);
         }
         for ((host, root), services) in shared {
-            let cookies = services.iter().any(|service| service.cookie.is_some());
-            let route = Arc::new(Route { root: root.to_owned(), services, cookies });
+            let reads = services.iter().any(|s| s.cookie.is_some() || s.header.is_some());
+            let route = Arc::new(Route { root: root.to_owned(), services, reads });
             routes.host(host).routes.push(route);
         }
         let hosts = routes.exact.values_mut().chain(routes.wildcard.values_mut());

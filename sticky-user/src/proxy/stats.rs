@@ -23,6 +23,7 @@ pub struct ServiceStats {
     buckets: [AtomicU64; BUCKETS.len()],
     beyond: AtomicU64,
     micros: AtomicU64,
+    pub(super) clients: super::rate::Buckets,
 }
 
 impl Default for ServiceStats {
@@ -34,6 +35,7 @@ impl Default for ServiceStats {
             buckets: Default::default(),
             beyond: AtomicU64::new(0),
             micros: AtomicU64::new(0),
+            clients: super::rate::Buckets::default(),
         }
     }
 }
@@ -107,6 +109,7 @@ pub struct BackendStats {
     /// Requests sent to it.
     pub(super) requests: AtomicU64,
     pub(super) failures: super::ejection::Failures,
+    pub(super) warmth: super::warmth::Warmth,
 }
 
 /// Finds the counters of services and backends again when routes are built anew.
@@ -123,6 +126,10 @@ struct Entry {
 }
 
 impl Registry {
+    pub(super) fn knows(&self, service: &str) -> bool {
+        self.services.get(service).is_some_and(|entry| !entry.backends.is_empty())
+    }
+
     pub(super) fn service(&mut self, id: &str) -> Arc<ServiceStats> {
         self.services.entry(id.to_owned()).or_default().stats.clone()
     }

@@ -58,12 +58,14 @@ impl Pool {
         })
     }
 
-    /// An idle connection, the one used last.
-    pub(super) fn take(self: &Rc<Self>, key: u64) -> Option<Lease> {
+    /// The connection used last, if that is not longer ago than `oldest`.
+    pub(super) fn take(self: &Rc<Self>, key: u64, oldest: Duration) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
-        while let Some(Idle { sender, since }) = connections.pop() {
-            if sender.is_ready() && since.elapsed() < self.keep {
+        let keep = self.keep.min(oldest);
+        while let Some(Idle { sender, .. }) = connections.pop_if(|idle| idle.since.elapsed() < keep)
+        {
+            if sender.is_ready() {
                 return Some(Lease { sender, reused: true, body: None, key, pool: self.clone() });
             }
         }

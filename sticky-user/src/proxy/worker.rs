@@ -31,6 +31,9 @@ const TIDY: Duration = Duration::from_secs(5);
 /// Pause after accepting failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
+/// How often a request that waits for a full backend looks again.
+const QUEUE_LOOK: Duration = Duration::from_millis(5);
+
 /// What the requests of one thread share.
 pub(super) struct Worker {
     pub shared: Arc<Shared>,
@@ -145,6 +148,17 @@ impl Worker {
             DIGITS.get(nibble as usize).copied().unwrap_or(b'0')
         });
         HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+
+    /// Waits a moment for a backend that is full; `None` when the time is up or too many wait already.
+    pub(super) async fn pause(&self, until: Instant) -> Option<()> {
+        if self.waiting.get() >= self.shared.settings.limits.waiting || Instant::now() >= until {
+            return None;
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        let _less = Less(&self.waiting);
+        tokio::time::sleep(QUEUE_LOOK).await;
+        Some(())
     }
 
     /// Waits for routes other than these; `None` when the time is up or too many wait already.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -59,6 +60,9 @@ impl Outgoing {
         let upgrades = protocol.is_some();
         headers::strip_request(&mut parts.headers, protocol);
         asked.peer.tell(&mut parts.headers, host, asked.client, id);
+        if let Some(tag) = &asked.presented.tag {
+            parts.headers.insert(tag.name.clone(), tag.value.clone());
+        }
         parts.version = Version::HTTP_11;
         if parts.uri.authority().is_some() {
             parts.uri = origin_form(&parts.uri);
@@ -137,7 +141,7 @@ impl Outgoing {
     async fn connection(&self, asked: &Asked<'_>, choice: &Choice) -> Result<Lease, Failure> {
         let (worker, backend) = (asked.worker, choice.backend());
         if !self.fresh
-            && let Some(lease) = worker.pool.take(backend.pool)
+            && let Some(lease) = worker.pool.take(backend.pool, self.oldest())
         {
             return Ok(lease);
         }
@@ -165,6 +169,12 @@ impl Outgoing {
         if let Some(cookie) = service.cookie.as_ref().filter(|c| c.mode == CookieMode::Learn) {
             self.present = cookies::present(&parts.headers, &cookie.names);
         }
+    }
+
+    /// How long a connection may have been idle. Servers close after some seconds, perhaps just as the request comes, and
+    /// one that must not be sent twice had better not meet that.
+    const fn oldest(&self) -> Duration {
+        if self.repeatable { Duration::MAX } else { Duration::from_secs(1) }
     }
 
     fn reading(&self) -> bool {

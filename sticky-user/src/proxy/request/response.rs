@@ -18,6 +18,7 @@ use crate::proxy::learn::{self, Change, Situation};
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
 use crate::proxy::seal::{self, Pin};
+use crate::proxy::tag;
 
 /// Makes a backend's response ours.
 pub(super) fn finish(
@@ -39,6 +40,7 @@ pub(super) fn finish(
     let all = response.headers_mut();
     headers::strip(all, upgrade);
     set_cookies(asked, outgoing, choice, all);
+    set_tag(asked, choice, all);
     let shared = &asked.worker.shared;
     if !shared.settings.hide_info_headers {
         all.reserve(5);
@@ -80,6 +82,15 @@ fn set_cookies(asked: &Asked<'_>, outgoing: &Outgoing, choice: &Choice, response
         if let Some(header) = change.header(&affinity.own_name, &value, asked.now) {
             response.append(SET_COOKIE, header);
         }
+    }
+}
+
+fn set_tag(asked: &Asked<'_>, choice: &Choice, response: &mut HeaderMap) {
+    let Some(name) = &choice.service.header else { return };
+    let place = (choice.service.hash, choice.backend().id.as_str());
+    let keys = asked.worker.shared.keys.load();
+    if let Err(error) = tag::write(response, name, asked.presented.tag.as_ref(), place, &keys) {
+        warn!(%error, "no affinity in the header");
     }
 }
 
