@@ -100,8 +100,14 @@ impl Drop for Backend {
 fn converse(mut stream: TcpStream, state: &State) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut reader = BufReader::new(stream.try_clone().ok()?);
+    let mut preface = None;
     loop {
-        let request = read(&mut reader, &mut stream)?;
+        let mut request = read(&mut reader, &mut stream)?;
+        if request.method == "PROXY" {
+            preface = request.head.first().cloned();
+            request = read(&mut reader, &mut stream)?;
+        }
+        request.head.extend(preface.iter().map(|line| format!("x-preface: {line}")));
         let path = request.target.split('?').next().unwrap_or_default().to_owned();
         *state.seen.lock().unwrap().entry(format!("{} {path}", request.method)).or_default() += 1;
         match path.as_str() {
@@ -167,6 +173,9 @@ fn read(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) -> Option<Req
     let mut words = first.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let mut head = vec![first.trim().to_owned()];
+    if method == "PROXY" {
+        return Some(Request { method, target, head, body: Vec::new() });
+    }
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;

@@ -130,3 +130,45 @@ fn http_1_0_and_absolute_targets() {
     let response = connection.response(false).unwrap();
     assert_eq!((response.status, response.text().as_str()), (200, "a /x?y"));
 }
+
+#[test]
+fn the_proxy_protocol_in_and_out() {
+    use sticky::model::ProxyProtocol;
+    let backend = Backend::start("a");
+    let trusting = Settings { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..settings() };
+    let bench = Bench::start(trusting, keys());
+    bench.publish(vec![service("s", &[&backend], |_| {})]);
+    let mut connection = Connection::open(bench.addr);
+    connection.write(b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 80\r\n");
+    let text = connection.request("GET /headers", &[], b"").unwrap().text();
+    assert!(text.contains("x-real-ip: 203.0.113.7"), "{text}");
+    assert!(text.contains("x-forwarded-port: 80"), "{text}");
+    // The peer behind it is a stranger, whatever it says.
+    let claim = [("X-Forwarded-For", "198.51.100.9")];
+    let text = connection.request("GET /headers", &claim, b"").unwrap().text();
+    assert!(text.contains("x-forwarded-for: 203.0.113.7\n"), "{text}");
+    let mut broken = Connection::open(bench.addr);
+    broken.write(b"PROXY nonsense\r\n");
+    assert!(broken.response(false).is_none());
+
+    bench.publish(vec![service("s", &[&backend], |c| c.proxy_protocol = Some(ProxyProtocol::V1))]);
+    let mut connection = Connection::open(bench.addr);
+    connection.write(b"PROXY TCP4 203.0.113.8 198.51.100.1 4712 80\r\n");
+    for _ in 0..2 {
+        let text = connection.request("GET /headers", &[], b"").unwrap().text();
+        assert!(
+            text.contains("\nx-preface: PROXY TCP4 203.0.113.8 198.51.100.1 4712 80"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn strangers_cannot_speak_the_proxy_protocol() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let mut connection = Connection::open(bench.addr);
+    connection.write(b"PROXY TCP4 203.0.113.7 198.51.100.1 4711 80\r\n");
+    connection.write(b"GET / HTTP/1.1\r\nHost: demo.local\r\n\r\n");
+    assert_eq!(connection.response(false).map(|response| response.status), Some(400));
+}

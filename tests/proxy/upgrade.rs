@@ -52,7 +52,7 @@ fn tunnels_outlive_changes_of_the_routes() {
     let backends = ["a", "b"].map(Backend::start);
     let [a, b] = &backends;
     let bench = Bench::new(vec![service("s", &[a], |_| {})]);
-    let mut open: Vec<_> = (0..50).map(|_| open(&bench)).collect();
+    let mut open: Vec<_> = (0..100).map(|_| open(&bench)).collect();
     bench.publish(vec![service("s", &[a, b], |_| {})]);
     bench.publish(vec![service("s", &[b], |_| {})]);
     for connection in &mut open {

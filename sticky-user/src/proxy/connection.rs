@@ -1,6 +1,7 @@
 //! A client's connection: its deadlines, its requests, its end.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,18 +9,20 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes, BytesMut};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
 use super::forwarded::Peer;
+use super::preface::{self, Preface};
 use super::request;
 use super::settings::{Limits, Timeouts};
-use super::worker::Worker;
+use super::worker::{Open, Worker};
 
 /// What a connection is doing, for its deadlines.
 #[derive(Debug)]
@@ -60,19 +63,28 @@ pub(super) fn builder(limits: &Limits) -> http1::Builder {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer) {
+pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream, mut peer: Peer) {
+    let mut ahead = BytesMut::new();
+    if peer.trusted {
+        let first = introduce(&mut stream, &mut ahead);
+        match tokio::time::timeout(worker.timeouts().header, first).await {
+            Ok(Ok(Some((source, target)))) => peer = worker.peer(source, target),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => return debug!(%error, "no valid PROXY protocol"),
+            Err(_) => return debug!("nothing came"),
+        }
+    }
     let phase = Arc::new(Phase(AtomicU8::new(Phase::HEAD)));
-    let io = TokioIo::new(Io::new(stream, phase.clone(), worker.timeouts()));
+    let io = TokioIo::new(Io::new(stream, ahead.freeze(), phase.clone(), worker.timeouts()));
     let (peer, served) = (Rc::new(peer), worker.clone());
     let service = service_fn(move |incoming| {
         request::answer(served.clone(), peer.clone(), phase.clone(), incoming)
     });
     let mut connection = pin!(worker.http.serve_connection(io, service).with_upgrades());
     let mut told = false;
-    let watch = worker.hold();
     let result = std::future::poll_fn(|cx| {
         if !told {
-            watch.register(cx.waker());
+            open.register(cx.waker());
             if worker.draining() {
                 told = true;
                 connection.as_mut().graceful_shutdown();
@@ -86,9 +98,32 @@ pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, peer: Peer) {
     }
 }
 
+/// Reads what a trusted peer says of the client before its first request; what comes behind it stays in `ahead`.
+async fn introduce(
+    stream: &mut TcpStream,
+    ahead: &mut BytesMut,
+) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+    loop {
+        if stream.read_buf(ahead).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match preface::read(ahead) {
+            Preface::Absent => return Ok(None),
+            Preface::Partial => {}
+            Preface::Malformed => return Err(io::ErrorKind::InvalidData.into()),
+            Preface::Present(length, ends) => {
+                ahead.advance(length);
+                return Ok(ends);
+            }
+        }
+    }
+}
+
 /// The socket, closed when a request's head or the next request takes too long.
 struct Io {
     stream: TcpStream,
+    /// Read before HTTP began.
+    ahead: Bytes,
     phase: Arc<Phase>,
     header: Duration,
     idle: Duration,
@@ -99,11 +134,11 @@ struct Io {
 }
 
 impl Io {
-    fn new(stream: TcpStream, phase: Arc<Phase>, timeouts: &Timeouts) -> Self {
+    fn new(stream: TcpStream, ahead: Bytes, phase: Arc<Phase>, timeouts: &Timeouts) -> Self {
         let (header, idle) = (timeouts.header, timeouts.idle);
         // A new connection owes its first request as soon as one that has begun.
         let alarm = Box::pin(tokio::time::sleep(header));
-        Self { stream, phase, header, idle, since: Instant::now(), alarm }
+        Self { stream, ahead, phase, header, idle, since: Instant::now(), alarm }
     }
 
     /// Looks at the time; ready when it is up.
@@ -136,6 +171,11 @@ impl AsyncRead for Io {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.ahead.is_empty() {
+            let length = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         match Pin::new(&mut this.stream).poll_read(cx, buf) {
             Poll::Ready(result) => {

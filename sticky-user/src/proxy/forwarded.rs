@@ -22,7 +22,9 @@ pub(super) struct Peer {
     pub addr: IpAddr,
     pub trusted: bool,
     pub https: bool,
-    port: u16,
+    /// Port of the peer, and the address it connected to.
+    from: u16,
+    local: SocketAddr,
     ip: HeaderValue,
     last: RefCell<Option<PerHost>>,
 }
@@ -41,7 +43,8 @@ impl Peer {
             addr,
             trusted: trusted.iter().any(|net| net.contains(&addr)),
             https,
-            port: local.port(),
+            from: peer.port(),
+            local,
             ip: text(&addr.to_string()),
             last: RefCell::new(None),
         }
@@ -63,6 +66,12 @@ impl Peer {
             }
         }
         client
+    }
+
+    /// Ends of the client's connection, as the PROXY protocol tells them; another client than the peer has no port.
+    pub(super) fn ends(&self, client: IpAddr) -> (SocketAddr, SocketAddr) {
+        let from = if client == self.addr { self.from } else { 0 };
+        (SocketAddr::new(client, from), self.local)
     }
 
     /// Whether the client's own connection was encrypted, by us or by what a trusted peer says.
@@ -126,7 +135,7 @@ impl Peer {
 
     fn per_host(&self, host: &HeaderValue) -> PerHost {
         let name = host.to_str().unwrap_or_default();
-        let port = port_of(name).unwrap_or(self.port);
+        let port = port_of(name).unwrap_or(self.local.port());
         let mut forwarded = String::with_capacity(name.len() + 64);
         // A node that is not plain IPv4, and a host with a port, must be quoted (RFC 7239, section 6).
         let written = match self.addr {

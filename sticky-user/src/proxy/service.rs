@@ -15,7 +15,7 @@ use sticky_common::maglev;
 use self::policy::Policy;
 use super::owners::Owners;
 use super::stats::{BackendStats, Registry, ServiceStats};
-use crate::model::{self, BackendMode, CookieAffinity, CookieMode, OnLoss, State};
+use crate::model::{self, BackendMode, CookieAffinity, CookieMode, OnLoss, ProxyProtocol, State};
 
 /// A service with its backends.
 pub(super) struct Service {
@@ -28,6 +28,8 @@ pub(super) struct Service {
     /// The header that carries affinity.
     pub header: Option<HeaderName>,
     pub ip_hash: bool,
+    /// What a connection to a backend begins with.
+    pub proxy_protocol: Option<ProxyProtocol>,
     pub strict: bool,
     pub ssl_only: bool,
     /// Without a slash at the end; empty: every path.
@@ -105,6 +107,7 @@ impl Service {
             cookie,
             header,
             ip_hash: config.ip_hash && !vip,
+            proxy_protocol: config.proxy_protocol,
             strict: config.on_loss == OnLoss::Strict,
             ssl_only: config.ssl_only,
             root: config.context_root.clone().unwrap_or_default(),

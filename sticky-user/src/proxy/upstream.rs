@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tracing::debug;
@@ -41,7 +42,8 @@ pub(super) struct Lease {
     pub reused: bool,
     /// How far the request's body is; `None`: it had none.
     pub body: Option<Rc<Cell<Progress>>>,
-    key: u64,
+    /// Where it goes when it is free; `None`: it is one client's alone.
+    key: Option<u64>,
     pool: Rc<Pool>,
 }
 
@@ -66,19 +68,33 @@ impl Pool {
         while let Some(Idle { sender, .. }) = connections.pop_if(|idle| idle.since.elapsed() < keep)
         {
             if sender.is_ready() {
-                return Some(Lease { sender, reused: true, body: None, key, pool: self.clone() });
+                return Some(Lease {
+                    sender,
+                    reused: true,
+                    body: None,
+                    key: Some(key),
+                    pool: self.clone(),
+                });
             }
         }
         None
     }
 
-    /// A new connection.
-    pub(super) async fn connect(self: &Rc<Self>, key: u64, addr: SocketAddr) -> io::Result<Lease> {
-        let stream = tokio::time::timeout(self.connect, TcpStream::connect(addr))
+    /// A new connection; one that begins with a `preface` about its client is not given back.
+    pub(super) async fn connect(
+        self: &Rc<Self>,
+        key: u64,
+        addr: SocketAddr,
+        preface: Option<Vec<u8>>,
+    ) -> io::Result<Lease> {
+        let mut stream = tokio::time::timeout(self.connect, TcpStream::connect(addr))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        if let Some(preface) = &preface {
+            stream.write_all(preface).await?;
+        }
         let (sender, connection) =
             self.http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         spawn_local(async move {
@@ -86,6 +102,7 @@ impl Pool {
                 debug!(%addr, %error, "upstream connection ended");
             }
         });
+        let key = preface.is_none().then_some(key);
         Ok(Lease { sender, reused: false, body: None, key, pool: self.clone() })
     }
 
@@ -106,11 +123,9 @@ impl Lease {
     pub(super) fn give_back(self) {
         // A backend that answers before it has read the request leaves the rest of it on the connection.
         let sent = self.body.is_none_or(|body| body.get() == Progress::Done);
-        if !sent || self.sender.is_closed() {
-            return;
-        }
+        let Some(key) = self.key.filter(|_| sent && !self.sender.is_closed()) else { return };
         let mut idle = self.pool.idle.borrow_mut();
-        let connections = idle.entry(self.key).or_default();
+        let connections = idle.entry(key).or_default();
         if connections.len() < self.pool.limit {
             connections.push(Idle { sender: self.sender, since: Instant::now() });
         }

@@ -109,7 +109,8 @@ impl Worker {
     fn take(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
         match self.prepare(&stream, peer) {
             Ok(peer) => {
-                spawn_local(connection::serve(self.clone(), stream, peer));
+                // Counted before it runs, so that a drain does not overlook it.
+                spawn_local(connection::serve(self.clone(), self.hold(), stream, peer));
             }
             Err(error) => debug!(%error, "client connection not set up"),
         }
@@ -120,7 +121,12 @@ impl Worker {
         let socket = SockRef::from(stream);
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
         socket.set_tcp_user_timeout(Some(self.timeouts().write))?;
-        Ok(Peer::new(peer, stream.local_addr()?, false, &self.shared.settings.trusted_proxies))
+        Ok(self.peer(peer, stream.local_addr()?))
+    }
+
+    /// A peer on plain HTTP.
+    pub(super) fn peer(&self, peer: SocketAddr, local: SocketAddr) -> Peer {
+        Peer::new(peer, local, false, &self.shared.settings.trusted_proxies)
     }
 
     async fn tidy(self: Rc<Self>) {

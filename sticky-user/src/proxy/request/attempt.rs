@@ -22,7 +22,7 @@ use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
 use crate::proxy::service::Service;
 use crate::proxy::upstream::Lease;
-use crate::proxy::{cookies, headers};
+use crate::proxy::{cookies, headers, preface};
 
 /// A request on its way to some backend.
 pub(super) struct Outgoing {
@@ -140,12 +140,17 @@ impl Outgoing {
 
     async fn connection(&self, asked: &Asked<'_>, choice: &Choice) -> Result<Lease, Failure> {
         let (worker, backend) = (asked.worker, choice.backend());
+        let preface = choice.service.proxy_protocol.map(|version| {
+            let (source, target) = asked.peer.ends(asked.client);
+            preface::write(version, source, target)
+        });
         if !self.fresh
+            && preface.is_none()
             && let Some(lease) = worker.pool.take(backend.pool, self.oldest())
         {
             return Ok(lease);
         }
-        match worker.pool.connect(backend.pool, backend.addr).await {
+        match worker.pool.connect(backend.pool, backend.addr, preface).await {
             Ok(lease) => {
                 backend.stats.failures.succeeded();
                 Ok(lease)
