@@ -39,6 +39,8 @@ fn build_static() -> Result<PathBuf> {
     let mut build = cargo(["build", "--release", "--package", "sticky-demo", "--target", &triple]);
     build
         .env("CARGO_TARGET_DIR", &dir)
+        // Saves a third of the build; nobody measures the demo.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols");
     progress::run_open("building the demo application (static)", &mut build)?;
     Ok(dir.join(triple).join("release/sticky-demo"))
