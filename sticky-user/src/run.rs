@@ -41,6 +41,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     info!(reason = %ended, timeout = ?config.drain_timeout, "draining layer 7, layer 4 goes on");
     let cut = runtime.block_on(life::drain(&parts, config.drain_timeout));
     info!(cut, "drained");
+    life::settle(&parts, matches!(ended, life::Ended::Succeeded));
     drop(parts);
     runtime.shutdown_timeout(LAST_MOMENT);
     ended.into_result()

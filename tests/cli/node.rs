@@ -35,12 +35,17 @@ impl Place {
         self.dir.join("run/sticky.sock")
     }
 
-    /// Writes the file of services: one service `demo` with these backends.
+    /// Writes the file of services: one service `demo` with these backends and `ip_hash`.
     pub fn serve(&self, backends: &[SocketAddr]) -> anyhow::Result<()> {
+        self.serve_by("\"com.docker.lb.ip_hash\" = \"true\"", backends)
+    }
+
+    /// The same with another label.
+    pub fn serve_by(&self, label: &str, backends: &[SocketAddr]) -> anyhow::Result<()> {
         let backends: Vec<_> = backends.iter().map(|addr| format!("\"{addr}\"")).collect();
         let text = format!(
             "[[service]]\nname = \"demo\"\nbackends = [{}]\n[service.labels]\n\
-             \"com.docker.lb.hosts\" = \"demo.local\"\n\"com.docker.lb.ip_hash\" = \"true\"\n",
+             \"com.docker.lb.hosts\" = \"demo.local\"\n{label}\n",
             backends.join(", ")
         );
         Ok(std::fs::write(self.dir.join("services.toml"), text)?)
@@ -85,7 +90,7 @@ impl Place {
     }
 }
 
-/// A server that answers each request with its own address, those for `/slow` after a second.
+/// A server that answers each request with its own address and a cookie, those for `/slow` after a second.
 pub fn backend() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;
@@ -109,7 +114,11 @@ fn answer(mut stream: TcpStream, addr: SocketAddr) -> std::io::Result<()> {
             std::thread::sleep(Duration::from_secs(1));
         }
         let body = addr.to_string();
-        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())?;
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nset-cookie: session=1; Path=/\r\ncontent-length: {length}\r\n\r\n{body}"
+        )?;
         first.clear();
     }
     Ok(())

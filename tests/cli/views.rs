@@ -49,6 +49,29 @@ fn asking_changes_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_cookie_is_read_and_a_forged_one_is_not() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let label = "\"com.docker.lb.sticky_session_cookie\" = \"session\"";
+    place.serve_by(label, &[backend()?, backend()?])?;
+    let node = place.start(&[])?;
+    let served = get(node.http, "/")?;
+    let cookie = served.lines().find_map(|line| line.strip_prefix("set-cookie: sticky_lb="));
+    let cookie = cookie.and_then(|rest| rest.split(';').next()).unwrap_or_default();
+    let ask = |cookie: &str| -> anyhow::Result<Value> {
+        let question = ["where", "198.51.100.7", "--service", "demo", "--json", "--cookie", cookie];
+        Ok(serde_json::from_str(&stdout(&place.sticky(&question)?))?)
+    };
+    let answer = ask(cookie)?;
+    assert_eq!(answer["reason"], "pinned", "{answer}, {served}");
+    let addr = answer["backend"]["addr"].as_str().unwrap_or_default();
+    assert!(served.ends_with(addr), "{answer} but served by {served}");
+    let other = if cookie.starts_with('A') { 'B' } else { 'A' };
+    let forged = ask(&format!("{other}{}", &cookie[1..]))?;
+    assert_eq!((&forged["reason"], &forged["backend"]), (&"invalid".into(), &Value::Null));
+    Ok(())
+}
+
+#[test]
 fn an_unknown_service_is_answered_with_those_that_are_known() -> anyhow::Result<()> {
     let place = Place::new()?;
     place.serve(&[backend()?])?;

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::model::State;
 use crate::provider::Found;
 
 /// How long a start waits for the provider before it serves what an earlier run saved.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a first start waits for backends to answer.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Waits until there is something to put in force: what the provider reads now, or else what an earlier run `saved`.
 /// An empty start in between would take everything out of the maps that are still loaded.
@@ -21,8 +25,8 @@ pub(super) async fn first(
     let read = tokio::time::timeout(patience, read)
         .await
         .map(|read| read.ok().map(|found| Arc::clone(&found)));
-    if let Ok(found) = read {
-        return found;
+    if let Ok(now) = read {
+        return if saved { now } else { settled(found).await };
     }
     let last = Arc::clone(&found.borrow());
     tracing::warn!(
@@ -31,6 +35,18 @@ pub(super) async fn first(
         "the provider cannot be read, serving from the last snapshot"
     );
     Some(last)
+}
+
+/// Nothing is known of any backend: those that answer at once count from the first commit on. Maps that are loaded
+/// although no snapshot was saved would otherwise lose them for a moment.
+async fn settled(found: &mut watch::Receiver<Arc<Found>>) -> Option<Arc<Found>> {
+    let starting = |found: &Arc<Found>| {
+        let mut backends = found.snapshot.services.iter().flat_map(|service| &service.backends);
+        backends.any(|backend| backend.state == State::Starting)
+    };
+    let all = found.wait_for(|found| !starting(found));
+    let ended = matches!(tokio::time::timeout(SETTLE, all).await, Ok(Err(_)));
+    (!ended).then(|| Arc::clone(&found.borrow()))
 }
 
 /// Hands on what is found, except while `paused`; what came meanwhile is handed on after.

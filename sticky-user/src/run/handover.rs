@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::socket::client::{Client, ClientError};
 use crate::socket::{Claim, ClaimError};
 
-/// How long the predecessor may take to give its socket free.
+/// How long the other one may take to give the socket free.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The socket, and the predecessor that must still be told to end.
@@ -44,14 +44,21 @@ pub(super) async fn claim(socket: &Path, takeover: bool) -> Result<Succession, F
         }
         Err(error) => return Err(error.into()),
     };
+    Ok(Succession { claim: freed(socket).await?, predecessor })
+}
+
+/// Claims a socket that its owner is about to give free.
+///
+/// # Errors
+/// It does not.
+pub(super) async fn freed(socket: &Path) -> Result<Claim, ClaimError> {
     let end = Instant::now() + PATIENCE;
     loop {
         match Claim::new(socket) {
-            Ok(claim) => return Ok(Succession { claim, predecessor }),
             Err(ClaimError::Running { .. }) if Instant::now() < end => {
                 sleep(Duration::from_millis(10)).await;
             }
-            Err(error) => return Err(error.into()),
+            claim => return claim,
         }
     }
 }

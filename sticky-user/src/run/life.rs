@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::handover;
 use super::parts::Parts;
 use crate::failure::Failure;
-use crate::socket::{Claim, Handover};
+use crate::socket::Handover;
 
 /// How long a successor waits for something in force before it leaves the work to the one before.
 const SUCCESSION: Duration = Duration::from_secs(15);
@@ -96,7 +96,7 @@ pub(super) async fn until_the_end(parts: &mut Parts) -> Ended {
             Some(order) = parts.handover.1.recv() => match order {
                 Handover::Begin(done) => begin(parts, done).await,
                 Handover::Finish => return Ended::Succeeded,
-                Handover::Abandoned => go_on(parts),
+                Handover::Abandoned => go_on(parts).await,
             },
         }
     }
@@ -120,9 +120,10 @@ async fn begin(parts: &mut Parts, done: oneshot::Sender<()>) {
 }
 
 /// Takes the work up again.
-fn go_on(parts: &mut Parts) {
+async fn go_on(parts: &mut Parts) {
     warn!("the successor gave up, going on");
-    match Claim::new(&parts.places.socket) {
+    // Its connection may end a moment before its lock.
+    match handover::freed(&parts.places.socket).await {
         Ok(claim) => parts.serve_again(claim),
         Err(error) => error!(%error, "the control socket is lost"),
     }
@@ -142,5 +143,16 @@ pub(super) async fn drain(parts: &Parts, timeout: Duration) -> usize {
             info!(signal = name, "again, so without waiting");
             proxy.drain(Duration::ZERO).await
         }
+    }
+}
+
+/// The last change is on disk, and no commit is in progress. Waits for both, so not for a thread of a runtime.
+pub(super) fn settle(parts: &Parts, succeeded: bool) {
+    parts.hold.set(true);
+    let in_force = parts.in_force.borrow().clone();
+    // A successor saves what it knows better.
+    if let Some(in_force) = in_force.filter(|_| !succeeded) {
+        let read_at = parts.views.found.borrow().status.last_update;
+        parts.state.save(&in_force.snapshot, read_at);
     }
 }

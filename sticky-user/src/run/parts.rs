@@ -52,6 +52,7 @@ pub(super) struct Parts {
     pub(super) predecessor: Option<Client>,
     /// Ends with the thread of the control loop.
     pub(super) control_ended: oneshot::Receiver<()>,
+    pub(super) state: StateDir,
     pub(super) places: crate::config::Places,
 }
 
@@ -112,7 +113,7 @@ impl Parts {
             metrics: Arc::clone(&metrics),
             ready: Arc::clone(&ready),
         }));
-        handle.spawn(publish::save(state, in_force.clone(), views.found.clone()));
+        handle.spawn(publish::save(state.clone(), in_force.clone(), views.found.clone()));
 
         let hold = Hold::default();
         let (paused, gate_paused) = watch::channel(false);
@@ -146,6 +147,7 @@ impl Parts {
             handover,
             predecessor,
             control_ended,
+            state,
             places: config.places.clone(),
         })
     }

@@ -15,7 +15,7 @@ use crate::proxy::Proxy;
 use crate::state::StateDir;
 
 /// Time between two writes of the snapshot: each waits for the disk.
-const SAVE_PAUSE: Duration = Duration::from_secs(1);
+const SAVE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Who hears of a commit.
 pub(super) struct To {
