@@ -55,8 +55,9 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
     };
     let mut found = inputs.found.borrow_and_update().clone();
     let mut surveyed = Instant::now();
+    let mut event_at = found.event_at;
     loop {
-        if let Some(in_force) = reconciler.step(&mut inputs, &found) {
+        if let Some(in_force) = reconciler.step(&mut inputs, &found, event_at) {
             publish.send_replace(Some(Arc::new(in_force)));
         }
         if surveyed.elapsed() >= SURVEY {
@@ -73,7 +74,10 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         if runtime.block_on(waiting).is_err() {
             return;
         }
-        found = inputs.found.borrow_and_update().clone();
+        let next = inputs.found.borrow_and_update().clone();
+        // What this host changed itself, such as an address, is seen now.
+        event_at = if Arc::ptr_eq(&found, &next) { Instant::now() } else { next.event_at };
+        found = next;
         inputs.vips.mark_unchanged();
     }
 }
@@ -101,7 +105,7 @@ struct Reconciler {
 
 impl Reconciler {
     /// Commits what changed. `None`: nothing did, or the data path refused.
-    fn step(&mut self, inputs: &mut Inputs, found: &Found) -> Option<InForce> {
+    fn step(&mut self, inputs: &mut Inputs, found: &Found, event_at: Instant) -> Option<InForce> {
         let services = &found.snapshot.services;
         let vips = inputs.vips.borrow().clone();
         let resolved = match &inputs.data_path {
@@ -115,7 +119,7 @@ impl Reconciler {
                 return None;
             }
         };
-        let took = found.event_at.elapsed();
+        let took = event_at.elapsed();
         let before = std::mem::replace(&mut self.loaded, after);
         let basis = Basis {
             snapshot: Arc::clone(&found.snapshot),
