@@ -8,6 +8,7 @@ pub mod clients;
 pub mod config;
 pub mod control;
 pub mod datapath;
+pub mod docker;
 pub mod failure;
 pub mod file_provider;
 pub mod health;

@@ -5,7 +5,6 @@
 mod api;
 mod build;
 mod decode;
-mod pace;
 mod ports;
 mod session;
 #[cfg(test)]
@@ -18,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+use crate::docker::engine;
 use crate::labels::{Instance, Memory};
 use crate::provider::{Found, Publisher};
 
@@ -53,7 +53,7 @@ impl Provider {
     pub async fn run(mut self) {
         loop {
             let Err(error) = session::follow(&mut self).await;
-            self.publisher.lost(api::explain(&error));
+            self.publisher.lost(engine::explain(&error));
             sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }

@@ -2,31 +2,17 @@
 //! `containers`. Their number does not depend on the number of services.
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bollard::Docker;
-use bollard::models::EventMessage;
-use bollard::query_parameters::{
-    EventsOptions, ListContainersOptions, ListServicesOptions, ListTasksOptions,
-};
-use futures_util::{Stream, StreamExt};
-use tokio::time::timeout;
+use bollard::query_parameters::{ListContainersOptions, ListServicesOptions, ListTasksOptions};
 
 use super::decode;
 use super::view::{LocalAddress, NetworkView, NodeView, ServiceView, TaskView};
+use crate::docker::engine::{self, Events, call, filter, known};
 
-/// A call that takes longer is an error.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// More ids than this in a filter cost more than the tasks they leave out.
-const MOST_IDS: usize = 200;
 /// The network that joins all containers of overlays to their host.
 pub(super) const GWBRIDGE: &str = "docker_gwbridge";
-
-pub(super) type Events =
-    Pin<Box<dyn Stream<Item = Result<EventMessage, bollard::errors::Error>> + Send>>;
 
 /// A connection to one Docker engine.
 #[derive(Debug)]
@@ -35,18 +21,8 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// Connects, and speaks the newest version that both sides know.
     pub(super) async fn connect(host: Option<&str>) -> Result<Self> {
-        let host = host.map(ToOwned::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
-        let host = host
-            .filter(|host| !host.is_empty())
-            .unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
-        let docker =
-            Docker::connect_with_host(&host).with_context(|| format!("Docker at {host}"))?;
-        let docker = call("GET /version", docker.negotiate_version())
-            .await
-            .with_context(|| format!("Docker at {host}"))?;
-        Ok(Self { docker })
+        Ok(Self { docker: engine::connect(host).await? })
     }
 
     /// The id of this node, if it manages a Swarm.
@@ -61,21 +37,10 @@ impl Api {
         swarm.node_id.filter(|id| !id.is_empty()).context("Docker does not say which node this is")
     }
 
-    /// What happens from now on. The stream ends, or fails, when the connection does.
+    /// What happens from now on, without the execs of health checks.
     pub(super) fn events(&self) -> Events {
-        let words =
-            |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let filters = HashMap::from([
-            ("type".to_owned(), words(&["service", "node", "network", "container"])),
-            // Without the execs of health checks.
-            (
-                "event".to_owned(),
-                words(&["create", "update", "remove", "start", "kill", "die", "health_status"]),
-            ),
-        ]);
-        self.docker
-            .events(Some(EventsOptions { filters: Some(filters), ..EventsOptions::default() }))
-            .boxed()
+        let actions = ["create", "update", "remove", "start", "kill", "die", "health_status"];
+        engine::events(&self.docker, &["service", "node", "network", "container"], &actions)
     }
 
     /// The services with these ids, or all.
@@ -123,60 +88,4 @@ impl Api {
             call("GET /containers/json", self.docker.list_containers(Some(options))).await?;
         Ok(containers.into_iter().filter_map(decode::container).collect())
     }
-}
-
-fn filter(key: &str, values: Option<&[String]>) -> Option<HashMap<String, Vec<String>>> {
-    let values = values.filter(|values| values.len() <= MOST_IDS)?;
-    Some(HashMap::from([(key.to_owned(), values.to_vec())]))
-}
-
-async fn call<T>(
-    name: &str,
-    answer: impl Future<Output = Result<T, bollard::errors::Error>>,
-) -> Result<T> {
-    match timeout(PATIENCE, answer).await {
-        Ok(answer) => answer.with_context(|| name.to_owned()),
-        Err(_) => bail!("{name} got no answer in {PATIENCE:?}"),
-    }
-}
-
-/// `None` for what Docker does not know.
-fn known<T>(answer: Result<T>) -> Result<Option<T>> {
-    use bollard::errors::Error::DockerResponseServerError;
-    match answer {
-        Err(error)
-            if matches!(
-                error.downcast_ref(),
-                Some(DockerResponseServerError { status_code: 404, .. })
-            ) =>
-        {
-            Ok(None)
-        }
-        answer => answer.map(Some),
-    }
-}
-
-/// An error in few words: the call, and what Docker says or else what is at the bottom of it.
-pub(super) fn explain(error: &anyhow::Error) -> String {
-    use bollard::errors::Error::DockerResponseServerError;
-    let mut words = Vec::new();
-    for cause in error.chain() {
-        match cause.downcast_ref::<bollard::errors::Error>() {
-            None => words.push(cause.to_string()),
-            Some(DockerResponseServerError { status_code: 403, .. }) => {
-                words.push("is not allowed: let the proxy of the socket pass this call".to_owned());
-                break;
-            }
-            Some(DockerResponseServerError { status_code, message }) => {
-                words.push(format!("{status_code}: {message}"));
-                break;
-            }
-            Some(_) => {
-                let bottom = error.root_cause().to_string();
-                words.push(bottom);
-                break;
-            }
-        }
-    }
-    words.join(": ")
 }

@@ -6,16 +6,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use bollard::models::{EventMessage, EventMessageTypeEnum as Kind};
-use futures_util::StreamExt;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{Instant as Clock, sleep_until};
 use tracing::debug;
 
-use super::api::{Api, Events};
-use super::pace::Pace;
+use super::api::Api;
 use super::view::{Cluster, TaskView};
 use super::{Provider, build};
+use crate::docker::engine;
+use crate::docker::pace::Pace;
 use crate::model::Snapshot;
 use crate::provider::ProviderStatus;
 
@@ -37,9 +35,7 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     let api = Api::connect(provider.docker_host.as_deref()).await?;
     let mut cluster = Cluster { own_node: api.own_node().await?, ..Cluster::default() };
     // Asked for before the lists are, so that nothing falls between.
-    let (sender, mut events) = mpsc::channel(256);
-    let mut pump = JoinSet::new();
-    pump.spawn(pass_on(api.events(), sender));
+    let mut events = engine::read_ahead(api.events());
     look_at_all(&api, provider, &mut cluster).await?;
     provider.reached();
     publish(provider, &mut cluster, Instant::now());
@@ -49,7 +45,7 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     loop {
         let unsettled = build::unsettled(&cluster, &provider.instance);
         tokio::select! {
-            event = events.recv() => {
+            event = events.next() => {
                 let event = event.context("the stream of events ended")?.context("GET /events")?;
                 note(event, &mut cluster, &mut asked, &mut pace);
                 if std::mem::take(&mut asked.rebuild) {
@@ -70,18 +66,6 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
                 debug!(whole, changed, took = ?began.elapsed(), "looked at the cluster");
                 pace.looked(began, whole, changed);
             }
-        }
-    }
-}
-
-/// Reads the events as they come, also while a look takes its time.
-async fn pass_on(
-    mut events: Events,
-    sender: mpsc::Sender<Result<EventMessage, bollard::errors::Error>>,
-) {
-    while let Some(event) = events.next().await {
-        if sender.send(event).await.is_err() {
-            return;
         }
     }
 }

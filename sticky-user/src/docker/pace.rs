@@ -13,27 +13,27 @@ const QUIET: Duration = Duration::from_secs(12);
 
 /// What is to be looked at, and since when.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     last_look: Instant,
     last_whole: Instant,
     /// The last event, or change that a look found.
     last_change: Instant,
     /// The first event that no look has answered yet.
-    pub(super) event_at: Option<Instant>,
+    pub(crate) event_at: Option<Instant>,
 }
 
 impl Pace {
     /// Just after a first look at everything.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { last_look: now, last_whole: now, last_change: now, event_at: None }
     }
 
-    pub(super) fn event(&mut self, now: Instant) {
+    pub(crate) fn event(&mut self, now: Instant) {
         self.event_at.get_or_insert(now);
         self.last_change = now;
     }
 
-    pub(super) fn looked(&mut self, now: Instant, whole: bool, changed: bool) {
+    pub(crate) fn looked(&mut self, now: Instant, whole: bool, changed: bool) {
         self.last_look = now;
         self.event_at = None;
         if whole {
@@ -46,7 +46,7 @@ impl Pace {
 
     /// When to look again: soon after an event, fast while something is changing (what goes on for long is asked for less
     /// and less), rarely when all is quiet.
-    pub(super) fn next_look(&self, unsettled: bool) -> Instant {
+    pub(crate) fn next_look(&self, unsettled: bool) -> Instant {
         if let Some(event_at) = self.event_at {
             return (event_at + COALESCE).max(self.last_look + APART);
         }
@@ -64,7 +64,7 @@ impl Pace {
     }
 
     /// Whether the next look is to be at everything.
-    pub(super) fn whole(&self, now: Instant) -> bool {
+    pub(crate) fn whole(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_whole) >= WHOLE
     }
 }
