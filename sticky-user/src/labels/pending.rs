@@ -6,17 +6,16 @@ use super::names as label;
 use crate::model::{LabelError, ServiceConfig};
 
 /// What happens instead.
-const PENDING: [(&str, &str); 9] = [
+const PENDING: [(&str, &str); 5] = [
     (label::SSL_CERT, "the hosts are served without TLS"),
     (label::SSL_KEY, "the hosts are served without TLS"),
     (label::SSL_PASSTHROUGH, "the hosts are served without TLS"),
     (label::SSL_BACKEND, "requests go to the backends without TLS"),
-    (label::HEADER, "the header is passed on as it is"),
-    (label::RATE, "nothing is limited"),
-    (label::SLOW_START, "a new backend gets its full share at once"),
-    (label::MAX_CONNECTIONS, "nothing is limited"),
     (label::PROXY_PROTOCOL, "backends get no PROXY protocol"),
 ];
+
+/// Kept by the proxy, and not yet for connections that it never sees.
+const NOT_AT_LAYER_4: [&str; 4] = [label::ALLOW, label::DENY, label::RATE, label::MAX_CONNECTIONS];
 
 /// Reports the labels that are set and do nothing, and takes them out of the configuration where they would look as
 /// if they did something.
@@ -39,16 +38,12 @@ pub(super) fn report(
         }
     };
     for (name, instead) in PENDING {
-        // A header that has lost to a cookie was reported already.
-        if name != label::HEADER || config.header.is_some() {
-            tell(name, format!("is not served yet: {instead}"));
-        }
+        tell(name, format!("is not served yet: {instead}"));
     }
     if config.ip_hash {
-        for name in [label::ALLOW, label::DENY] {
+        for name in NOT_AT_LAYER_4 {
             tell(name, "is not applied at layer 4 yet, only to requests".to_owned());
         }
     }
-    config.header = None;
     config.proxy_protocol = None;
 }

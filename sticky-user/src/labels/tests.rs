@@ -86,6 +86,10 @@ fn every_label_takes_effect() {
     let timeout = Duration::from_millis(250);
     let path = Some("/up?deep=1".to_owned());
     assert_eq!(health, HealthConfig { path, interval: secs(5), timeout, rise: 1, fall: 9 });
+    assert_eq!(config(&[(label::HEADER, "X-Id")]).header.as_deref(), Some("X-Id"));
+    assert_eq!(config(&[(label::RATE, "20")]).rate, Some(20));
+    assert_eq!(config(&[(label::SLOW_START, "30s")]).slow_start, secs(30));
+    assert_eq!(config(&[(label::MAX_CONNECTIONS, "9")]).max_connections, Some(9));
     let nets: Vec<String> = config(&[(label::ALLOW, "10.1.2.3/8, 2001:db8::1")])
         .allow
         .iter()
@@ -103,10 +107,6 @@ fn every_label_takes_effect() {
 #[test]
 fn what_is_not_served_yet_is_read_and_said_so() {
     for (name, value) in [
-        (label::HEADER, "Mcp-Session-Id"),
-        (label::RATE, "20"),
-        (label::SLOW_START, "30s"),
-        (label::MAX_CONNECTIONS, "100"),
         (label::PROXY_PROTOCOL, "v2"),
         (label::SSL_CERT, "cert"),
         (label::SSL_KEY, "key"),
@@ -114,17 +114,11 @@ fn what_is_not_served_yet_is_read_and_said_so() {
         (label::SSL_BACKEND, "true"),
     ] {
         let reading = reading(&[(name, value)]);
-        assert!(reading.config.is_some_and(|config| config.header.is_none()), "{name}");
+        assert!(reading.config.is_some_and(|config| config.proxy_protocol.is_none()), "{name}");
         assert_eq!(reading.errors.len(), 1, "{name}");
         assert!(reading.errors[0].message.starts_with("is not served yet"), "{name}");
     }
-    assert_eq!(reading(&[(label::SLOW_START, "0"), (label::SSL_BACKEND, "false")]).errors, []);
-    let limits = [(label::RATE, "20"), (label::SLOW_START, "30s"), (label::MAX_CONNECTIONS, "9")];
-    let config = reading(&limits).config.expect("no value is wrong");
-    assert_eq!(
-        (config.rate, config.slow_start.as_secs(), config.max_connections),
-        (Some(20), 30, Some(9))
-    );
+    assert_eq!(reading(&[(label::SSL_BACKEND, "false")]).errors, []);
     let filtered = reading(&[(label::IP_HASH, "true"), (label::DENY, "198.51.100.0/24")]);
     assert!(filtered.errors[0].message.contains("layer 4"), "{:?}", filtered.errors);
 }

@@ -36,7 +36,7 @@ use crate::socket::client::Client;
 use crate::socket::{self, Claim, Handover};
 use crate::state::{Saved, StateDir};
 use crate::views::Views;
-use crate::{file_provider, swarm};
+use crate::{docker, file_provider, swarm};
 
 /// What the rest of the life of the process needs.
 pub(super) struct Parts {
@@ -239,7 +239,8 @@ type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<Arc<Found>>) {
     let instance = Instance { cluster: config.service_cluster.clone(), https: false };
     let kind = match &config.provider {
-        ProviderKind::Swarm | ProviderKind::Docker => "swarm",
+        ProviderKind::Swarm => "swarm",
+        ProviderKind::Docker => "docker",
         ProviderKind::File(_) => "file",
     };
     let initial = match saved {
@@ -256,9 +257,14 @@ fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<
             let (provider, found) = file_provider::Provider::new(path.clone(), instance, initial);
             (Box::pin(provider.run()), found)
         }
-        ProviderKind::Swarm | ProviderKind::Docker => {
+        ProviderKind::Swarm => {
             let (provider, found) =
                 swarm::Provider::new(config.docker_host.clone(), instance, initial);
+            (Box::pin(provider.run()), found)
+        }
+        ProviderKind::Docker => {
+            let (provider, found) =
+                docker::Provider::new(config.docker_host.clone(), instance, initial);
             (Box::pin(provider.run()), found)
         }
     }
