@@ -71,7 +71,7 @@ pub fn read(labels: &BTreeMap<String, String>, instance: &Instance) -> Reading {
     let Reader { mut errors, usable, .. } = reader;
     if usable {
         conflicts::settle(labels, &mut config, instance, &mut errors);
-        pending::report(labels, &mut config, &mut errors);
+        pending::report(labels, &config, &mut errors);
     }
     Reading { config: usable.then_some(config), errors }
 }

@@ -6,22 +6,21 @@ use super::names as label;
 use crate::model::{LabelError, ServiceConfig};
 
 /// What happens instead.
-const PENDING: [(&str, &str); 5] = [
+const PENDING: [(&str, &str); 4] = [
     (label::SSL_CERT, "the hosts are served without TLS"),
     (label::SSL_KEY, "the hosts are served without TLS"),
     (label::SSL_PASSTHROUGH, "the hosts are served without TLS"),
     (label::SSL_BACKEND, "requests go to the backends without TLS"),
-    (label::PROXY_PROTOCOL, "backends get no PROXY protocol"),
 ];
 
 /// Kept by the proxy, and not yet for connections that it never sees.
-const NOT_AT_LAYER_4: [&str; 4] = [label::ALLOW, label::DENY, label::RATE, label::MAX_CONNECTIONS];
+const NOT_AT_LAYER_4: [&str; 5] =
+    [label::ALLOW, label::DENY, label::RATE, label::MAX_CONNECTIONS, label::PROXY_PROTOCOL];
 
-/// Reports the labels that are set and do nothing, and takes them out of the configuration where they would look as
-/// if they did something.
+/// Reports the labels that are set and do nothing.
 pub(super) fn report(
     labels: &BTreeMap<String, String>,
-    config: &mut ServiceConfig,
+    config: &ServiceConfig,
     errors: &mut Vec<LabelError>,
 ) {
     let mut tell = |name: &str, message: String| {
@@ -45,5 +44,4 @@ pub(super) fn report(
             tell(name, "is not applied at layer 4 yet, only to requests".to_owned());
         }
     }
-    config.proxy_protocol = None;
 }

@@ -86,6 +86,8 @@ fn every_label_takes_effect() {
     let timeout = Duration::from_millis(250);
     let path = Some("/up?deep=1".to_owned());
     assert_eq!(health, HealthConfig { path, interval: secs(5), timeout, rise: 1, fall: 9 });
+    let v2 = Some(ProxyProtocol::V2);
+    assert_eq!(config(&[(label::PROXY_PROTOCOL, "v2")]).proxy_protocol, v2);
     assert_eq!(config(&[(label::HEADER, "X-Id")]).header.as_deref(), Some("X-Id"));
     assert_eq!(config(&[(label::RATE, "20")]).rate, Some(20));
     assert_eq!(config(&[(label::SLOW_START, "30s")]).slow_start, secs(30));
@@ -107,14 +109,13 @@ fn every_label_takes_effect() {
 #[test]
 fn what_is_not_served_yet_is_read_and_said_so() {
     for (name, value) in [
-        (label::PROXY_PROTOCOL, "v2"),
         (label::SSL_CERT, "cert"),
         (label::SSL_KEY, "key"),
         (label::SSL_PASSTHROUGH, "true"),
         (label::SSL_BACKEND, "true"),
     ] {
         let reading = reading(&[(name, value)]);
-        assert!(reading.config.is_some_and(|config| config.proxy_protocol.is_none()), "{name}");
+        assert!(reading.config.is_some(), "{name}");
         assert_eq!(reading.errors.len(), 1, "{name}");
         assert!(reading.errors[0].message.starts_with("is not served yet"), "{name}");
     }
