@@ -19,6 +19,7 @@ use crate::client::HOST;
 pub struct Bench {
     pub proxy: Proxy,
     pub table: Arc<MemoryTable>,
+    pub keys: Arc<sticky::keys::Shared>,
     pub addr: SocketAddr,
 }
 
@@ -42,9 +43,9 @@ impl Bench {
         let table = Arc::new(MemoryTable::new(keys.hash, 251, 100_000));
         let keys = Arc::new(arc_swap(keys));
         let clients: Arc<dyn ClientTable> = table.clone();
-        let proxy = Proxy::start(settings, keys, clients).unwrap();
+        let proxy = Proxy::start(settings, keys.clone(), clients).unwrap();
         let addr = proxy.http_addr().unwrap();
-        Self { proxy, table, addr }
+        Self { proxy, table, keys, addr }
     }
 
     pub fn new(services: Vec<Service>) -> Self {

@@ -86,3 +86,56 @@ impl Collector for Counters {
 fn counter(family: &mut MetricEncoder<'_>, labels: &[(&str, &str)], count: u64) -> fmt::Result {
     ConstCounter::new(count).encode(family.encode_family(&labels)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use arc_swap::ArcSwap;
+
+    use crate::clients::memory::MemoryTable;
+    use crate::keys::Keys;
+    use crate::model::{HostPattern, Service, ServiceConfig, Snapshot};
+    use crate::proxy::{Proxy, Reason, Settings};
+
+    #[test]
+    fn names_and_labels_of_the_contract() {
+        let keys = Keys::random().unwrap();
+        let table = MemoryTable::new(keys.hash, 251, 10);
+        let keys = std::sync::Arc::new(ArcSwap::from_pointee(keys));
+        let settings = Settings { http: None, ..Settings::default() };
+        let proxy = Proxy::start(settings, keys, std::sync::Arc::new(table)).unwrap();
+        let config = ServiceConfig {
+            hosts: vec![HostPattern::Exact("demo.local".to_owned())],
+            ..ServiceConfig::default()
+        };
+        let service = Service {
+            id: "id".to_owned(),
+            name: "demo".to_owned(),
+            config,
+            publish: Vec::new(),
+            backends: Vec::new(),
+            errors: Vec::new(),
+        };
+        proxy.publish(&Snapshot { services: vec![service] });
+        let stats = proxy.service("id").unwrap();
+        stats.finished(200, Duration::from_millis(3));
+        stats.finished(503, Duration::from_secs(70));
+        stats.chosen(Reason::Repinned);
+        let mut registry = prometheus_client::registry::Registry::with_prefix("sticky");
+        proxy.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "sticky_http_requests_total{service=\"demo\",code=\"200\"} 1",
+            "sticky_http_requests_total{service=\"demo\",code=\"503\"} 1",
+            "sticky_http_request_seconds_count{service=\"demo\"} 2",
+            "sticky_http_request_seconds_bucket{le=\"0.005\",service=\"demo\"} 1",
+            "sticky_http_request_seconds_bucket{le=\"+Inf\",service=\"demo\"} 2",
+            "sticky_affinity_total{service=\"demo\",reason=\"repinned\"} 1",
+            "sticky_retries_total{service=\"demo\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}
