@@ -133,6 +133,10 @@ fn strict_says_503_rather_than_move() {
     let response = jar.clone().get(bench.addr, "/ping");
     assert_eq!((response.status, response.header("retry-after")), (503, Some("5")));
     assert_eq!(get(bench.addr, "/ping", &[]).status, 200, "new clients are served");
+    let ending = State::Draining(DrainMode::Connections);
+    bench.publish(vec![with_state(service("s", &all, strict), &first, ending)]);
+    let response = jar.clone().get(bench.addr, "/ping");
+    assert!(response.status == 200 && response.cookie("sticky_lb").is_some(), "{response:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::service::{Backend, Service};
 use super::tag::Tag;
 use crate::clients::ClientTable;
 use crate::keys::Keys;
-use crate::model::CookieMode;
+use crate::model::{CookieMode, State};
 
 /// What a request carries that a choice can go by; read once, whatever is tried.
 #[derive(Default)]
@@ -104,6 +104,12 @@ pub(super) enum NoChoice {
     Lost,
 }
 
+/// A backend that Swarm ends hands its clients over, also where none may be lost (contract, section 6.1).
+fn ordered_to_end(service: &Service, pin: &Pin) -> bool {
+    let backend = service.position(&pin.task).and_then(|at| service.backends.get(at));
+    backend.is_some_and(|backend| matches!(backend.state, State::Draining(_)))
+}
+
 /// Everything a choice depends on besides the route.
 pub(super) struct Chooser<'a> {
     pub clients: &'a dyn ClientTable,
@@ -128,7 +134,9 @@ impl Chooser<'_> {
                         let service = pinned.clone();
                         return Ok(Choice { service, backend, reason: Reason::Pinned });
                     }
-                    None if pinned.strict => return Err(NoChoice::Lost),
+                    None if pinned.strict && !ordered_to_end(pinned, pin) => {
+                        return Err(NoChoice::Lost);
+                    }
                     // Sticky to the version before the task.
                     None => service = Some(pinned).filter(|s| s.takes_new(self.failed)),
                 }
