@@ -25,6 +25,18 @@ pub fn output(command: &mut Command) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Like [`output`], with what it printed to stderr, which comes first: `curl -v` shows the headers there.
+pub fn both(command: &mut Command) -> anyhow::Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {program}"))?;
+    let text = [&output.stderr[..], &output.stdout[..]].map(String::from_utf8_lossy).concat();
+    if !output.status.success() {
+        bail!("{}: {}: {}", line(command), output.status, text.trim());
+    }
+    Ok(text)
+}
+
 /// The command as one would type it.
 pub fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

@@ -4,6 +4,7 @@
 //! creation: keep namespaces first and programs last. Needs root.
 
 pub mod command;
+pub mod curl;
 pub mod demo;
 pub mod dockerd;
 pub mod http;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Lab;
 use super::engine::{Affinity, SERVICE};
+use crate::curl;
 use crate::load;
 use crate::names::TempDir;
 use crate::sticky::up;
@@ -27,14 +28,11 @@ pub(super) fn walk(lab: &mut Lab) -> anyhow::Result<()> {
         "curl -vs -c cookie.txt -b cookie.txt -H \"Host: demo.local\" http://127.0.0.1/ping",
     );
     for request in 0..5 {
-        // `-v` goes to stderr, so the headers are taken from stdout by -i, which prints the answer's half of it.
-        let args =
-            ["-is", "-c", &jar, "-b", &jar, "-H", "Host: demo.local", "http://127.0.0.1/ping"];
-        let printed = lab.net.node.run("curl", &args)?;
+        let printed = curl::ping(&lab.net.node, &["-c", &jar, "-b", &jar])?;
         if request == 0 {
-            lab.report.output(&printed);
+            lab.report.output(&curl::essence(&printed));
         }
-        let upstream = header(&printed, "x-upstream-addr").unwrap_or("none").to_owned();
+        let upstream = curl::header(&printed, "x-upstream-addr").unwrap_or("none").to_owned();
         if request > 0 {
             lab.report.output(&format!("again: x-upstream-addr: {upstream}"));
         }
@@ -53,11 +51,4 @@ pub(super) fn walk(lab: &mut Lab) -> anyhow::Result<()> {
     let used: BTreeSet<_> = clients.values().flat_map(|client| &client.upstreams).collect();
     lab.report.check(used.len() == 5, &format!("together they used {} of 5 replicas", used.len()));
     Ok(())
-}
-
-/// The value of a header in an answer that `curl -i` printed.
-pub(super) fn header<'a>(printed: &'a str, name: &str) -> Option<&'a str> {
-    let head = printed.lines().take_while(|line| !line.trim().is_empty());
-    let mut pairs = head.filter_map(|line| line.split_once(':'));
-    pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }

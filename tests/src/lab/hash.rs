@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Lab;
-use super::cookie::header;
 use super::engine::{Affinity, SERVICE};
+use crate::curl;
 use crate::demo::HTTP_PORT;
 use crate::load;
 use crate::sticky::up;
@@ -23,14 +23,11 @@ pub(super) fn walk(lab: &mut Lab) -> anyhow::Result<()> {
     let mut upstreams = BTreeSet::new();
     lab.report.command("curl -vs -H \"Host: demo.local\" http://127.0.0.1/ping");
     for request in 0..5 {
-        let printed = lab
-            .net
-            .node
-            .run("curl", &["-is", "-H", "Host: demo.local", "http://127.0.0.1/ping"])?;
+        let printed = curl::ping(&lab.net.node, &[])?;
         if request == 0 {
-            lab.report.output(&printed);
+            lab.report.output(&curl::essence(&printed));
         }
-        upstreams.insert(header(&printed, "x-upstream-addr").unwrap_or("none").to_owned());
+        upstreams.insert(curl::header(&printed, "x-upstream-addr").unwrap_or("none").to_owned());
     }
     let one = upstreams.len() == 1 && !upstreams.contains("none");
     lab.report.check(one, "five requests without a cookie show one x-upstream-addr");
