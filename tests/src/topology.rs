@@ -45,7 +45,8 @@ impl Topology {
         // Each of these addresses is ours, without 131072 lines of `ip addr`.
         clients.ip("route add local 198.18.0.0/15 dev lo")?;
         other.ip("route add default via 203.0.113.1")?;
-        node.sysctl("net.ipv4.ip_forward", "1")?;
+        // Docker sets the FORWARD policy to DROP only where it is Docker that turns forwarding on.
+        node.sysctl("net.ipv4.ip_forward", "0")?;
         // Thousands of short connections must not run out of ports.
         clients.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
         clients.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
@@ -55,6 +56,7 @@ impl Topology {
     /// Adds the network of backends without Docker: `count` addresses in a namespace behind the node's `eth2`.
     pub fn backends(&self, count: u8) -> anyhow::Result<(Netns, Vec<IpAddr>)> {
         let backends = Netns::new("backends")?;
+        self.node.sysctl("net.ipv4.ip_forward", "1")?;
         self.node.link(("eth2", "203.0.113.129/25"), &backends, ("eth0", "203.0.113.130/25"))?;
         backends.ip("route add default via 203.0.113.129")?;
         let mut addresses = Vec::new();

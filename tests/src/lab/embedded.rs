@@ -40,7 +40,7 @@ impl Embedded {
             affinity: Affinity::Cookie,
             replicas: 0,
         };
-        fs::write(embedded.file(), "")?;
+        fs::write(embedded.file(), "# nothing yet\n")?;
         Ok(embedded)
     }
 
