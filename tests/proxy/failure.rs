@@ -28,6 +28,26 @@ fn a_dead_backend_costs_a_new_client_nothing() {
 }
 
 #[test]
+fn a_backend_that_refuses_is_left_alone_for_a_while() {
+    let backends = two();
+    let edit = |c: &mut sticky::model::ServiceConfig| {
+        c.max_fails = 2;
+        c.fail_timeout = Duration::from_secs(60);
+    };
+    let bench = Bench::new(vec![service("s", &backends.each_ref(), edit)]);
+    backends[0].kill();
+    for _ in 0..40 {
+        assert_eq!(get(bench.addr, "/", &[]).status, 200);
+    }
+    assert_eq!(bench.proxy.service("s").unwrap().retries(), 2);
+    // The last one is asked whatever happened.
+    backends[1].kill();
+    for _ in 0..5 {
+        assert_eq!(get(bench.addr, "/", &[]).status, 502);
+    }
+}
+
+#[test]
 fn a_pinned_client_moves_off_a_killed_backend_without_an_error() {
     let backends = two();
     let all = backends.each_ref();

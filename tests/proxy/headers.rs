@@ -172,3 +172,16 @@ fn strangers_cannot_speak_the_proxy_protocol() {
     connection.write(b"GET / HTTP/1.1\r\nHost: demo.local\r\n\r\n");
     assert_eq!(connection.response(false).map(|response| response.status), Some(400));
 }
+
+#[test]
+fn one_listener_takes_both_families() {
+    let backend = Backend::start("a");
+    let both = Settings { http: Some("[::]:0".parse().unwrap()), ..settings() };
+    let bench = Bench::start(both, keys());
+    bench.publish(vec![service("s", &[&backend], |_| {})]);
+    for host in ["127.0.0.1", "::1"] {
+        let addr = std::net::SocketAddr::new(host.parse().unwrap(), bench.addr.port());
+        let text = get(addr, "/headers", &[]).text();
+        assert!(text.contains(&format!("\nx-real-ip: {host}")), "{text}");
+    }
+}
