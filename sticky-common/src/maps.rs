@@ -8,6 +8,8 @@ pub const TABLES: &str = "TABLES";
 pub const BACKENDS: &str = "BACKENDS";
 /// Client records, least recently used go first.
 pub const CLIENTS_V4: &str = "CLIENTS_V4";
+/// The same on IPv6. Only the proxy fills it.
+pub const CLIENTS_V6: &str = "CLIENTS_V6";
 /// Flows that came through a frontend, by what their replies look like.
 pub const FLOWS_V4: &str = "FLOWS_V4";
 /// Packets and bytes towards each backend, per CPU.

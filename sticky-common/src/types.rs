@@ -142,6 +142,15 @@ pub struct ClientKeyV4 {
     pub addr: [u8; 4],
 }
 
+/// Key of a client on IPv6, per service.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKeyV6 {
+    pub service: u32,
+    /// Masked by the service's prefix.
+    pub addr: [u8; 16],
+}
+
 /// What is remembered of a client.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,6 +297,7 @@ mod pod {
         Backend,
         Slot,
         ClientKeyV4,
+        ClientKeyV6,
         Record,
         FlowKeyV4,
         Flow,
@@ -308,6 +318,7 @@ mod tests {
         assert_eq!(size_of::<Backend>(), 16 + 4 * 4);
         assert_eq!(size_of::<Slot>(), 4);
         assert_eq!(size_of::<ClientKeyV4>(), 8);
+        assert_eq!(size_of::<ClientKeyV6>(), 20);
         assert_eq!(size_of::<Record>(), 16 + 4 + 4);
         assert_eq!(size_of::<FlowKeyV4>(), 4 + 4 + 2 + 2 + 1 + 3);
         assert_eq!(size_of::<Flow>(), 16 + 2 + 1 + 1 + 4 + 4 + 4 + 4 + 4);

@@ -5,7 +5,8 @@ use aya_ebpf::macros::btf_map;
 use sticky_common::maps::{DEFAULT_MAX_CLIENTS, MAX_BACKENDS, MAX_FRONTENDS, MAX_SERVICES};
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{
-    Backend, ClientKeyV4, Flow, FlowKeyV4, Frontend, FrontendKeyV4, Record, Slot, Traffic,
+    Backend, ClientKeyV4, ClientKeyV6, Flow, FlowKeyV4, Frontend, FrontendKeyV4, Record, Slot,
+    Traffic,
 };
 
 use crate::settings;
@@ -35,6 +36,11 @@ static BACKEND_IDS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
 
 #[btf_map]
 pub static CLIENTS_V4: LruHashMap<ClientKeyV4, Record, { DEFAULT_MAX_CLIENTS as usize }> =
+    LruHashMap::new();
+
+/// Only user space asks this one: IPv6 clients come through the proxy.
+#[btf_map]
+static CLIENTS_V6: LruHashMap<ClientKeyV6, Record, { DEFAULT_MAX_CLIENTS as usize }> =
     LruHashMap::new();
 
 #[btf_map]

@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::ClientKeyV4;
 
 use crate::model::{Frontend, LabelError, Snapshot};
 use plan::{Loaded, Plan};
@@ -96,7 +95,7 @@ pub trait DataPath: Send + 'static {
     /// Shows every client record.
     fn records(&self, each: &mut dyn FnMut(&settle::Known)) -> Result<(), Error>;
     /// Removes client records.
-    fn forget(&self, stale: &[ClientKeyV4]) -> Result<(), Error>;
+    fn forget(&self, stale: &[settle::ClientKey]) -> Result<(), Error>;
     /// Slots per table.
     fn table_size(&self) -> u32;
     /// The hash key is another than the loaded tables were used with.
@@ -110,8 +109,16 @@ pub struct Names {
     pub services: HashMap<u64, String>,
     /// Backend id in the snapshot, by identity.
     pub backends: HashMap<u64, String>,
-    /// Mask and affinity time (ticks) of a service's clients, by identity.
-    pub clients: HashMap<u64, ([u8; 4], u32)>,
+    /// Rules for a service's clients, by identity.
+    pub clients: HashMap<u64, ClientRules>,
+}
+
+/// What counts as one client, and for how long it is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientRules {
+    pub prefix: crate::model::IpPrefix,
+    /// Affinity time in ticks, 0: none.
+    pub ttl: u32,
 }
 
 /// How many clients have a record.

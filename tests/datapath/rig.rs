@@ -8,8 +8,9 @@ use anyhow::Context;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sticky::control::plan::{self, Build, Desired, DesiredBackend, DesiredService, Loaded, Plan};
-use sticky::control::{DataPath as _, Names, Reach, reconcile};
+use sticky::control::{ClientRules, DataPath as _, Names, Reach, reconcile};
 use sticky::datapath::{self, DataPath, OBJECT, Settings, XdpMode};
+use sticky::model::IpPrefix;
 use sticky_common::ABI_VERSION;
 use sticky_common::hash::HashKey;
 use sticky_common::maglev;
@@ -75,7 +76,7 @@ impl Rig {
         let reach = node.enter(|| self.path.executor.reach(&addrs))??;
         let mut names = Names::default();
         names.services.insert(1, "s".into());
-        names.clients.insert(1, ([255; 4], 60));
+        names.clients.insert(1, ClientRules { prefix: IpPrefix { v4: 32, v6: 64 }, ttl: 60 });
         let desired = Desired {
             services: vec![DesiredService {
                 identity: 1,

@@ -9,7 +9,7 @@ use sticky_common::types::{Backend as MapBackend, FrontendKeyV4, tick};
 
 use super::frontends::Resolved;
 use super::plan::{Desired, DesiredBackend, DesiredService};
-use super::{Names, Reach};
+use super::{ClientRules, Names, Reach};
 use crate::model::{Backend, LabelError, Service, State};
 
 /// Identities in the maps outlive a change of the cluster's key, so they are hashed with none.
@@ -79,7 +79,9 @@ pub fn wanted(
             secs => tick::from_secs(secs.ceil() as u64),
         };
         let mask = mask(service.config.ip_prefix.v4);
-        out.names.clients.insert(service_identity, (mask, ttl));
+        out.names
+            .clients
+            .insert(service_identity, ClientRules { prefix: service.config.ip_prefix, ttl });
         out.desired.services.push(DesiredService {
             identity: service_identity,
             ttl,

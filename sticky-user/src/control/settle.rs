@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sticky_common::types::{BackendId, ClientKeyV4, Record, Slot, tick};
+use sticky_common::types::{BackendId, ClientKeyV4, ClientKeyV6, Record, Slot, tick};
 
 use super::plan::{Loaded, LoadedService};
 
@@ -13,10 +13,26 @@ const AFTER_MOVE: u32 = tick::from_secs(300);
 /// Ticks that a record is kept for established connections, however short the affinity time: 3 h of silence (P2).
 const SILENCE: u32 = tick::from_secs(3 * 3600);
 
+/// The key of a record, of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientKey {
+    V4(ClientKeyV4),
+    V6(ClientKeyV6),
+}
+
+impl ClientKey {
+    const fn service(&self) -> u32 {
+        match self {
+            Self::V4(key) => key.service,
+            Self::V6(key) => key.service,
+        }
+    }
+}
+
 /// A client's record, and the slot its address has.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    pub key: ClientKeyV4,
+    pub key: ClientKey,
     pub slot: u32,
     pub record: Record,
 }
@@ -27,14 +43,14 @@ pub struct Found {
     /// Tables to be put in place, by service identity.
     pub tables: Vec<(u64, Arc<[Slot]>)>,
     /// Records whose backends are all gone, or that are older than anything asks for.
-    pub stale: Vec<ClientKeyV4>,
+    pub stale: Vec<ClientKey>,
 }
 
 /// Goes through the records one by one.
 pub struct Survey<'a> {
     services: HashMap<u32, Service<'a>>,
     now: u32,
-    stale: Vec<ClientKeyV4>,
+    stale: Vec<ClientKey>,
 }
 
 struct Service<'a> {
@@ -70,7 +86,7 @@ impl<'a> Survey<'a> {
 
     /// Takes note of one record.
     pub fn visit(&mut self, known: &Known) {
-        let Some(service) = self.services.get_mut(&known.key.service) else {
+        let Some(service) = self.services.get_mut(&known.key.service()) else {
             self.stale.push(known.key);
             return;
         };
@@ -147,7 +163,7 @@ mod tests {
 
     fn known(addr: u8, slot: u32, ids: [u32; 4], seen: u32) -> Known {
         Known {
-            key: ClientKeyV4 { service: 3, addr: [0, 0, 0, addr] },
+            key: ClientKey::V4(ClientKeyV4 { service: 3, addr: [0, 0, 0, addr] }),
             slot,
             record: Record { backends: ids, seen, zero: 0 },
         }
@@ -183,8 +199,10 @@ mod tests {
     #[test]
     fn what_stands_for_nothing_is_stale() {
         let gone = BackendId::new(0, 2).0;
-        let elsewhere =
-            Known { key: ClientKeyV4 { service: 9, addr: [0; 4] }, ..known(1, 0, [ON_0; 4], 2000) };
+        let elsewhere = Known {
+            key: ClientKey::V6(ClientKeyV6 { service: 9, addr: [0; 16] }),
+            ..known(1, 0, [ON_0; 4], 2000)
+        };
         let old = known(2, 1, [ON_0, 0, 0, 0], 2000);
         let records = [known(1, 1, [gone, 0, 0, 0], 2000 + SILENCE), elsewhere, old];
         let found = survey(&records, 2001 + SILENCE);

@@ -11,14 +11,16 @@ use sticky_common::decide::{self, Clock, World};
 use sticky_common::hash::{self, HashKey};
 use sticky_common::maglev;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Backend, BackendId, ClientKeyV4, Record, Slot};
+use sticky_common::types::{Backend, BackendId, ClientKeyV4, ClientKeyV6, Record, Slot};
 use tracing::debug;
 
 use super::load::Maps;
 use super::sys;
 use crate::clients::{Choice, ClientTable};
 use crate::control::plan::{Loaded, LoadedService};
-use crate::control::{Names, reconcile};
+use crate::control::settle::ClientKey;
+use crate::control::{ClientRules, Names, reconcile};
+use crate::model::IpPrefix;
 
 /// The maps' numbers and the snapshot's names; replaced at each commit.
 #[derive(Default)]
@@ -28,8 +30,7 @@ pub struct Index {
 
 struct Service {
     index: u32,
-    mask: [u8; 4],
-    ttl: u32,
+    rules: ClientRules,
     slots: Arc<[Slot]>,
     /// By index in the maps.
     backends: HashMap<u32, (Backend, String)>,
@@ -39,8 +40,8 @@ impl Index {
     pub fn new(loaded: &Loaded, names: &Names) -> Self {
         let services = loaded.services.iter().filter_map(|(identity, service)| {
             let id = names.services.get(identity)?;
-            let (mask, ttl) = names.clients.get(identity)?;
-            Some((id.clone(), Service::new(service, *mask, *ttl, names)))
+            let rules = names.clients.get(identity)?;
+            Some((id.clone(), Service::new(service, *rules, names)))
         });
         Self { services: services.collect() }
     }
@@ -59,14 +60,13 @@ impl Index {
 }
 
 impl Service {
-    fn new(loaded: &LoadedService, mask: [u8; 4], ttl: u32, names: &Names) -> Self {
+    fn new(loaded: &LoadedService, rules: ClientRules, names: &Names) -> Self {
         let backends = loaded.backends.iter().filter_map(|(identity, backend)| {
             Some((BackendId(backend.id).index(), (*backend, names.backends.get(identity)?.clone())))
         });
         Self {
             index: loaded.index,
-            mask,
-            ttl,
+            rules,
             slots: Arc::clone(&loaded.slots),
             backends: backends.collect(),
         }
@@ -125,11 +125,44 @@ impl Clients {
         Self { maps, index, key }
     }
 
-    fn record(&self, key: &ClientKeyV4) -> Option<Record> {
-        self.maps.clients.get(key).unwrap_or_else(|e| {
+    /// The client that an address stands for, with the hash of it.
+    fn client(&self, service: &Service, addr: IpAddr) -> (ClientKey, u64) {
+        let IpPrefix { v4, v6 } = service.rules.prefix;
+        match addr.to_canonical() {
+            IpAddr::V4(addr) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(v4.min(32))).unwrap_or(0);
+                let addr = (addr.to_bits() & mask).to_be_bytes();
+                let key = ClientKeyV4 { service: service.index, addr };
+                (ClientKey::V4(key), hash::client_v4(self.key, addr))
+            }
+            IpAddr::V6(addr) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(v6.min(128))).unwrap_or(0);
+                let addr = (addr.to_bits() & mask).to_be_bytes();
+                let key = ClientKeyV6 { service: service.index, addr };
+                (ClientKey::V6(key), hash::client_v6(self.key, addr))
+            }
+        }
+    }
+
+    fn record(&self, key: &ClientKey) -> Option<Record> {
+        let read = match key {
+            ClientKey::V4(key) => self.maps.clients_v4.get(key),
+            ClientKey::V6(key) => self.maps.clients_v6.get(key),
+        };
+        read.unwrap_or_else(|e| {
             debug!(error = %e, "cannot read a client record");
             None
         })
+    }
+
+    fn write(&self, key: &ClientKey, record: &Record) {
+        let written = match key {
+            ClientKey::V4(key) => self.maps.clients_v4.set(key, record),
+            ClientKey::V6(key) => self.maps.clients_v6.set(key, record),
+        };
+        if let Err(e) = written {
+            debug!(error = %e, "cannot write a client record");
+        }
     }
 
     /// The slot as the kernel has it.
@@ -141,33 +174,19 @@ impl Clients {
     }
 }
 
-fn masked(addr: [u8; 4], mask: [u8; 4]) -> [u8; 4] {
-    std::array::from_fn(|i| addr[i] & mask[i])
-}
-
 impl ClientTable for Clients {
     fn choose(&self, service: &str, client: IpAddr) -> Option<Choice> {
         let index = self.index.load();
         let service = index.services.get(service)?;
-        let IpAddr::V4(client) = client.to_canonical() else {
-            let IpAddr::V6(v6) = client else { return None };
-            let backend =
-                service.backend(service.slot(hash::client_v6(self.key, v6.octets())).index()?)?;
-            return service.named(backend, Outcome::Hash);
-        };
-        let addr = masked(client.octets(), service.mask);
-        let key = ClientKeyV4 { service: service.index, addr };
+        let (key, hash) = self.client(service, client);
         let record = self.record(&key);
         let now = reconcile::now();
-        let slot = service.slot(hash::client_v4(self.key, addr));
-        let clock = Clock { now, ttl: service.ttl };
-        let decision = decide::first(slot, record.as_ref(), clock, service);
+        let clock = Clock { now, ttl: service.rules.ttl };
+        let decision = decide::first(service.slot(hash), record.as_ref(), clock, service);
         let backend = decision.backend?;
         let next = decide::remember(record.as_ref(), backend, now, service);
-        if record != Some(next)
-            && let Err(e) = self.maps.clients.set(&key, &next)
-        {
-            debug!(error = %e, "cannot write a client record");
+        if record != Some(next) {
+            self.write(&key, &next);
         }
         service.named(backend, decision.reason)
     }
@@ -175,11 +194,10 @@ impl ClientTable for Clients {
     fn look(&self, service: &str, client: IpAddr) -> Option<Choice> {
         let index = self.index.load();
         let service = index.services.get(service)?;
-        let IpAddr::V4(client) = client.to_canonical() else { return None };
-        let addr = masked(client.octets(), service.mask);
-        let record = self.record(&ClientKeyV4 { service: service.index, addr });
-        let slot = self.loaded_slot(service, hash::client_v4(self.key, addr))?;
-        let clock = Clock { now: reconcile::now(), ttl: service.ttl };
+        let (key, hash) = self.client(service, client);
+        let record = self.record(&key);
+        let slot = self.loaded_slot(service, hash)?;
+        let clock = Clock { now: reconcile::now(), ttl: service.rules.ttl };
         let loads = Loads::of(&self.maps, slot, record.as_ref());
         let decision = decide::first(slot, record.as_ref(), clock, &loads);
         service.named(decision.backend?, decision.reason)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aya::maps::PerCpuValues;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{BackendId, Traffic};
+use sticky_common::types::{Record, Traffic};
 
 use super::clients::Index;
 use super::load::{Maps, chain};
@@ -89,10 +89,11 @@ pub fn reset(maps: &Maps, index: u32) -> io::Result<()> {
 /// Counts the client records, by service and by newest backend.
 pub fn census(maps: &Maps) -> io::Result<Census> {
     let mut census = Census::default();
-    maps.clients.for_each(CHUNK, |key, record| {
-        *census.services.entry(key.service).or_default() += 1;
-        let id = BackendId(record.backends[0]);
-        *census.backends.entry(id.0).or_default() += 1;
-    })?;
+    let mut count = |service: u32, record: &Record| {
+        *census.services.entry(service).or_default() += 1;
+        *census.backends.entry(record.backends[0]).or_default() += 1;
+    };
+    maps.clients_v4.for_each(CHUNK, |key, record| count(key.service, record))?;
+    maps.clients_v6.for_each(CHUNK, |key, record| count(key.service, record))?;
     Ok(census)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use sticky_common::hash::{self, HashKey};
-use sticky_common::types::{BackendId, ClientKeyV4, Record};
+use sticky_common::types::BackendId;
 
 use super::Settings;
 use super::adopt;
@@ -19,7 +19,7 @@ use super::load::{self, Maps};
 use super::netlink::{Link, Netlink};
 use super::sys;
 use crate::control::plan::{Loaded, Plan};
-use crate::control::settle::Known;
+use crate::control::settle::{ClientKey, Known};
 use crate::control::{Census, DataPath, Error, Names, Reach};
 
 /// Writes the maps; there is one.
@@ -155,22 +155,26 @@ impl DataPath for Executor {
     }
 
     fn records(&self, each: &mut dyn FnMut(&Known)) -> Result<(), Error> {
-        let (key_of, size) = (self.hash_key, self.table_size);
-        let visit = |key: &ClientKeyV4, record: &Record| {
-            let slot = hash::slot(hash::client_v4(key_of, key.addr), size);
-            each(&Known { key: *key, slot, record: *record });
-        };
-        self.maps
-            .clients
-            .for_each(counters::CHUNK, visit)
-            .map_err(|e| failed("read the client records", &e))
+        let slot = |hash| hash::slot(hash, self.table_size);
+        let v4 = self.maps.clients_v4.for_each(counters::CHUNK, |key, record| {
+            let slot = slot(hash::client_v4(self.hash_key, key.addr));
+            each(&Known { key: ClientKey::V4(*key), slot, record: *record });
+        });
+        v4.and_then(|()| {
+            self.maps.clients_v6.for_each(counters::CHUNK, |key, record| {
+                let slot = slot(hash::client_v6(self.hash_key, key.addr));
+                each(&Known { key: ClientKey::V6(*key), slot, record: *record });
+            })
+        })
+        .map_err(|e| failed("read the client records", &e))
     }
 
-    fn forget(&self, stale: &[ClientKeyV4]) -> Result<(), Error> {
-        stale
-            .iter()
-            .try_for_each(|key| self.maps.clients.delete(key))
-            .map_err(|e| failed("remove client records", &e))
+    fn forget(&self, stale: &[ClientKey]) -> Result<(), Error> {
+        let forget = |key: &ClientKey| match key {
+            ClientKey::V4(key) => self.maps.clients_v4.delete(key),
+            ClientKey::V6(key) => self.maps.clients_v6.delete(key),
+        };
+        stale.iter().try_for_each(forget).map_err(|e| failed("remove client records", &e))
     }
 
     fn table_size(&self) -> u32 {

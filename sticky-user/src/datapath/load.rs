@@ -9,7 +9,9 @@ use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
 use sticky_common::maps;
-use sticky_common::types::{Backend, ClientKeyV4, Frontend, FrontendKeyV4, Record, Slot, Traffic};
+use sticky_common::types::{
+    Backend, ClientKeyV4, ClientKeyV6, Frontend, FrontendKeyV4, Record, Slot, Traffic,
+};
 
 use tokio::runtime::Handle;
 
@@ -27,7 +29,8 @@ pub struct Maps {
     pub tables: Map<u32, u32>,
     pub table_size: u32,
     pub backends: Map<u32, Backend>,
-    pub clients: Map<ClientKeyV4, Record>,
+    pub clients_v4: Map<ClientKeyV4, Record>,
+    pub clients_v6: Map<ClientKeyV6, Record>,
     pub service_ids: Map<u32, u64>,
     pub backend_ids: Map<u32, u64>,
     /// Behind a lock, since aya sets only through `&mut`.
@@ -65,6 +68,7 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         .override_global("HASH_K1", &settings.hash_key.k1, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries(maps::CLIENTS_V4, settings.max_clients)
+        .map_max_entries(maps::CLIENTS_V6, settings.max_clients)
         .map_max_entries(maps::FLOWS_V4, settings.max_clients)
         .map_pin_path(maps::TABLES, pins.map(&tables_name));
     for name in [
@@ -75,6 +79,7 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         maps::SERVICE_IDS,
         maps::BACKEND_IDS,
         maps::CLIENTS_V4,
+        maps::CLIENTS_V6,
         maps::FLOWS_V4,
     ] {
         loader.map_pin_path(name, pins.map(name));
@@ -96,7 +101,8 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         tables: open(&mut ebpf, maps::TABLES)?,
         table_size: settings.table_size,
         backends: open(&mut ebpf, maps::BACKENDS)?,
-        clients: open(&mut ebpf, maps::CLIENTS_V4)?,
+        clients_v4: open(&mut ebpf, maps::CLIENTS_V4)?,
+        clients_v6: open(&mut ebpf, maps::CLIENTS_V6)?,
         service_ids: open(&mut ebpf, maps::SERVICE_IDS)?,
         backend_ids: open(&mut ebpf, maps::BACKEND_IDS)?,
         backend_stats: Mutex::new(open_per_cpu(&mut ebpf, maps::BACKEND_STATS)?),

@@ -6,11 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use sticky_common::types::ClientKeyV4;
 use tokio::time::{Instant, sleep};
 
 use crate::control::plan::{Loaded, Plan};
-use crate::control::settle::Known;
+use crate::control::settle::{ClientKey, Known};
 use crate::control::{Census, DataPath, Error, Names, Reach};
 use crate::failure::Failure;
 use crate::socket::client::{Client, ClientError};
@@ -122,7 +121,7 @@ impl<D: DataPath> DataPath for Holdable<D> {
         self.inner.records(each)
     }
 
-    fn forget(&self, stale: &[ClientKeyV4]) -> Result<(), Error> {
+    fn forget(&self, stale: &[ClientKey]) -> Result<(), Error> {
         let _free = self.hold.free()?;
         self.inner.forget(stale)
     }
