@@ -183,7 +183,9 @@ fn service(
         (None, Some(target)) if targets.len() == 1 => *target,
         _ => 0,
     };
-    if port == 0 && (!config.hosts.is_empty() || config.default_backend) {
+    // Before it runs, Docker does not list the ports of a container.
+    let runs = containers.iter().any(|container| container.phase == Phase::Running);
+    if runs && port == 0 && (!config.hosts.is_empty() || config.default_backend) {
         service.errors.push(LabelError {
             label: "com.docker.lb.port".to_owned(),
             value: String::new(),

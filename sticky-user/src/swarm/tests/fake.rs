@@ -104,6 +104,7 @@ impl Fake {
         self.state.lock().unwrap().mood = mood;
     }
 
+    /// `null`: the call is not allowed.
     pub(super) fn set(&self, path: &'static str, answer: Value) {
         self.state.lock().unwrap().answers.insert(path, answer);
     }
@@ -179,6 +180,9 @@ async fn answer(
             StatusCode::INTERNAL_SERVER_ERROR,
             &json!({"message": "raft is out of order"}),
         ));
+    }
+    if answer == Some(Value::Null) {
+        return Ok(plain(StatusCode::FORBIDDEN, &json!({"message": "not allowed"})));
     }
     if path == "/events" {
         let frames = futures_util::stream::unfold(events, |mut events| async {

@@ -143,3 +143,21 @@ async fn an_error_names_the_call_and_the_cause() {
     assert_eq!(lost.status.error.as_ref(), Some(&error));
     task.abort();
 }
+
+#[tokio::test]
+async fn a_call_that_is_not_allowed_is_done_without_or_named() {
+    let fake = Fake::start();
+    fake.demo(2);
+    fake.set("/info", json!(null));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    fake.set("/nodes", json!([{"ID": "here", "Description": {"Hostname": host.trim()}}]));
+    let (mut found, task) = follow(&fake);
+    until(&mut found, |found| found.status.connected && backends(found) == 2).await;
+    task.abort();
+    fake.set("/tasks", json!(null));
+    let (mut found, task) = follow(&fake);
+    let lost = until(&mut found, |found| found.status.error.is_some()).await;
+    let error = lost.status.error.clone().unwrap();
+    assert!(error.contains("GET /tasks") && error.contains("not allowed"), "{error}");
+    task.abort();
+}
