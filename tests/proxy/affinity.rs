@@ -6,20 +6,20 @@ use crate::backend::Backend;
 use crate::client::{Jar, Response, get};
 use crate::proxy::{Bench, cookie, keys, learn, service, settings, task};
 
-fn three() -> [Backend; 3] {
+pub fn three() -> [Backend; 3] {
     ["a", "b", "c"].map(Backend::start)
 }
 
-fn upstream(response: &Response) -> String {
+pub fn upstream(response: &Response) -> String {
     response.header("x-upstream-addr").unwrap().to_owned()
 }
 
-fn instance(response: &Response) -> String {
+pub fn instance(response: &Response) -> String {
     response.text().split(' ').next().unwrap().to_owned()
 }
 
 /// A client with a session, and the name of its backend.
-fn pinned(bench: &Bench) -> (Jar, String) {
+pub fn pinned(bench: &Bench) -> (Jar, String) {
     let mut jar = Jar::default();
     let first = jar.get(bench.addr, "/ping");
     assert!(first.cookie("sticky_lb").is_some(), "{first:?}");
@@ -154,57 +154,6 @@ fn scaling_moves_nobody_whose_task_lives() {
             }
         }
     }
-}
-
-#[test]
-fn another_node_and_a_restart_open_the_same_cookies() {
-    let backends = three();
-    let all = backends.each_ref();
-    let text = sticky::keys::generate().unwrap();
-    let keys = || sticky::keys::Keys::parse(&text).unwrap();
-    let node = |keys| {
-        let bench = Bench::start(settings(), keys);
-        bench.publish(vec![service("s", &all, learn)]);
-        bench
-    };
-    let first_node = node(keys());
-    let mut clients: Vec<_> = (0..20).map(|_| pinned(&first_node)).collect();
-    let second_node = node(keys());
-    drop(first_node);
-    for (jar, first) in &mut clients {
-        assert_eq!(instance(&jar.get(second_node.addr, "/ping")), *first);
-    }
-    let stranger = node(self::keys());
-    let (jar, _) = &clients[0];
-    let response = jar.clone().get(stranger.addr, "/ping");
-    assert_eq!(response.status, 200);
-    assert!(response.cookie("sticky_lb").is_some(), "to this node the client is a new one");
-}
-
-#[test]
-fn after_a_rotation_old_cookies_open_and_new_ones_use_the_new_key() {
-    let backends = three();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("keys");
-    std::fs::write(&path, sticky::keys::generate().unwrap()).unwrap();
-    let bench = Bench::start(settings(), sticky::keys::file::load(&path).unwrap());
-    bench.publish(vec![service("s", &backends.each_ref(), learn)]);
-    let (mut jar, first) = pinned(&bench);
-    let id = |response: &Response| response.value("sticky_lb").unwrap()[..5].to_owned();
-    let before = id(&get(bench.addr, "/ping", &[]));
-    sticky::keys::file::rotate(&path).unwrap();
-    sticky::keys::file::reload(&path, &bench.keys).unwrap();
-    assert_eq!(instance(&jar.get(bench.addr, "/ping")), first);
-    assert_ne!(id(&get(bench.addr, "/ping", &[])), before);
-    // The old key is retired: its cookies are nothing.
-    let text = std::fs::read_to_string(&path).unwrap();
-    let kept: Vec<_> = text.lines().take(text.lines().count() - 1).collect();
-    std::fs::write(&path, kept.join("\n")).unwrap();
-    sticky::keys::file::reload(&path, &bench.keys).unwrap();
-    let cookies = jar.line();
-    let seen: std::collections::HashSet<_> =
-        (0..60).map(|_| upstream(&get(bench.addr, "/", &[("Cookie", &cookies)]))).collect();
-    assert_eq!(seen.len(), 3);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod drain;
 mod failure;
 mod forgery;
 mod headers;
+mod keys;
 mod limits;
 mod proxy;
 mod routing;

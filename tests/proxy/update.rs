@@ -87,7 +87,7 @@ fn replace(start_first: bool) {
         stop.store(true, Ordering::SeqCst);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
-    assert!(done > 2000, "{done} requests are no load");
+    assert!(done > 400, "{done} requests are no load");
     let executed: u64 = old.iter().chain(&new).map(|b| b.seen("POST /echo")).sum();
     assert_eq!(executed, posts.load(Ordering::SeqCst));
 }
