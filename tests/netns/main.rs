@@ -7,3 +7,4 @@ mod fixture;
 mod harness;
 mod mistakes;
 mod spread;
+mod takeover;

@@ -34,13 +34,16 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 pub(super) fn status(socket: &Path, as_json: bool, watch: bool) -> Result<(), Failure> {
     runtime()?.block_on(async {
         loop {
-            let status = Client::connect(socket).await?.status().await?;
-            if as_json {
-                print(&json(&status)?)?;
-            } else {
-                let clear = if watch { CLEAR } else { "" };
-                print(&format!("{clear}{}", table::render(&status)))?;
-            }
+            let asked = async { Client::connect(socket).await?.status().await }.await;
+            let text = match asked {
+                Ok(status) if as_json => json(&status)?,
+                Ok(status) => table::render(&status),
+                // It may be about to come back, after an upgrade say.
+                Err(error) if watch && !as_json => format!("{error}\n"),
+                Err(error) => return Err(error.into()),
+            };
+            let clear = if watch && !as_json { CLEAR } else { "" };
+            print(&format!("{clear}{text}"))?;
             if !watch {
                 return Ok(());
             }
