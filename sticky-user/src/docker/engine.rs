@@ -29,6 +29,12 @@ pub(crate) async fn connect(host: Option<&str>) -> Result<Docker> {
     let host = host.filter(|host| !host.is_empty());
     let host = host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
     let at = || format!("Docker at {host}");
+    let tls = std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|verify| !verify.is_empty());
+    if host.starts_with("https://") || (tls && host.starts_with("tcp://")) {
+        bail!(
+            "Docker at {host}: TLS to Docker is not served yet, use its local socket or a tunnel to it"
+        );
+    }
     let docker = Docker::connect_with_host(&host).with_context(at)?;
     call("GET /version", docker.negotiate_version()).await.with_context(at)
 }
