@@ -190,7 +190,7 @@ pub struct Flow {
     pub vip: [u8; 16],
     /// Port of the frontend.
     pub port: [u8; 2],
-    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::CLOSED`].
+    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`].
     pub state: u8,
     pub zero: u8,
     /// Interface the client's packets come in by.

@@ -167,18 +167,18 @@ fn pull(skb: *mut __sk_buff, l3: usize) -> Result<(), NotTcp> {
     }
 }
 
-/// The IPv4 header at tc, to be changed. Asked for again after each helper that may move the packet.
+/// Changes the IPv4 header at tc. `None`: it is not in the linear part.
 #[inline(always)]
-pub fn tc_ipv4_mut<'a>(ctx: &'a TcContext, l3: usize) -> Option<&'a mut Ipv4Hdr> {
+pub fn change_ipv4<R>(ctx: &TcContext, l3: usize, change: impl FnOnce(&mut Ipv4Hdr) -> R) -> Option<R> {
     let ip: *mut Ipv4Hdr = at(ctx.data(), ctx.data_end(), l3)?;
     // SAFETY: `at` checked the bounds, the type is bytes, and this is the only reference while it lives.
-    Some(unsafe { &mut *ip })
+    Some(change(unsafe { &mut *ip }))
 }
 
-/// One of the two ports at tc, to be changed.
+/// Puts a port at an offset at tc and returns what was there. `None`: it is not in the linear part.
 #[inline(always)]
-pub fn tc_port_mut<'a>(ctx: &'a TcContext, offset: usize) -> Option<&'a mut [u8; 2]> {
-    let port: *mut [u8; 2] = at(ctx.data(), ctx.data_end(), offset)?;
-    // SAFETY: `at` checked the bounds, bytes have no alignment, and this is the only reference while it lives.
-    Some(unsafe { &mut *port })
+pub fn replace_port(ctx: &TcContext, offset: usize, port: [u8; 2]) -> Option<[u8; 2]> {
+    let at: *mut [u8; 2] = at(ctx.data(), ctx.data_end(), offset)?;
+    // SAFETY: `at` checked the bounds, and bytes have no alignment.
+    Some(unsafe { at.replace(port) })
 }

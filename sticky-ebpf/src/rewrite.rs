@@ -37,14 +37,12 @@ pub fn rewrite(
     addr: [u8; 4],
     port: [u8; 2],
 ) -> Result<(), Outcome> {
-    let ip = packet::tc_ipv4_mut(ctx, at.l3).ok_or(Outcome::Undeliverable)?;
-    if ip.ttl <= 1 {
-        return Err(Outcome::TtlExpired);
-    }
-    let old_addr = replace_addr(ip, end, addr);
+    let changed = packet::change_ipv4(ctx, at.l3, |ip| {
+        if ip.ttl <= 1 { Err(Outcome::TtlExpired) } else { Ok(replace_addr(ip, end, addr)) }
+    });
+    let old_addr = changed.unwrap_or(Err(Outcome::Undeliverable))?;
     let offset = at.l4 + if end == End::Source { 0 } else { 2 };
-    let slot = packet::tc_port_mut(ctx, offset).ok_or(Outcome::Undeliverable)?;
-    let old_port = core::mem::replace(slot, port);
+    let old_port = packet::replace_port(ctx, offset, port).ok_or(Outcome::Undeliverable)?;
 
     let check = at.l4 + TCP_CHECK;
     let (from, to) = (u32::from_ne_bytes(old_addr), u32::from_ne_bytes(addr));
