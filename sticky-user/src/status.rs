@@ -27,6 +27,8 @@ pub struct Status {
 pub struct DatapathStatus {
     pub interfaces: Vec<InterfaceStatus>,
     pub table_size: u32,
+    /// Client records that fit; the oldest go when all are taken.
+    pub max_clients: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -94,6 +96,7 @@ pub struct BackendStatus {
 pub(crate) struct Parts<'a> {
     pub node: &'a str,
     pub table_size: u32,
+    pub max_clients: u32,
     pub interfaces: Vec<Interface>,
     pub provider: &'a ProviderStatus,
     pub found: &'a Snapshot,
@@ -117,6 +120,7 @@ pub(crate) fn build(parts: &Parts<'_>) -> Status {
         datapath: DatapathStatus {
             interfaces: parts.interfaces.iter().cloned().map(Into::into).collect(),
             table_size: parts.table_size,
+            max_clients: parts.max_clients,
         },
         provider: ProviderState {
             kind: parts.provider.kind.to_owned(),
@@ -186,6 +190,16 @@ pub(crate) fn affinity(config: &ServiceConfig) -> &'static str {
         ServiceConfig { header: Some(_), .. } => "header",
         ServiceConfig { ip_hash: true, .. } => "ip-hash",
         _ => "none",
+    }
+}
+
+impl Status {
+    /// Whether there are nearly as many clients as can be remembered.
+    #[must_use]
+    pub fn short_of_records(&self) -> bool {
+        let clients: u64 = self.services.iter().map(|service| service.clients).sum();
+        // An LRU map begins to evict a little before it is full.
+        clients * 10 >= u64::from(self.datapath.max_clients) * 9
     }
 }
 

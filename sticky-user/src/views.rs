@@ -18,6 +18,8 @@ pub struct Views {
     /// This host's name.
     pub node: String,
     pub table_size: u32,
+    /// Client records over all services.
+    pub max_clients: u32,
     pub found: watch::Receiver<Arc<Found>>,
     pub in_force: watch::Receiver<Option<Arc<InForce>>>,
     /// `None`: layer 7 only.
@@ -51,6 +53,7 @@ impl Views {
         let status = status::build(&status::Parts {
             node: &self.node,
             table_size: self.table_size,
+            max_clients: self.max_clients,
             interfaces: self.data_path.as_ref().map(|d| d.interfaces()).unwrap_or_default(),
             provider: &found.status,
             found: &found.snapshot,

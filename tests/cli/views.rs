@@ -92,6 +92,7 @@ fn metrics_are_real() -> anyhow::Result<()> {
     for line in [
         "sticky_build_info{version=\"",
         "\nsticky_generation ",
+        "\nsticky_clients_max 1000000\n",
         "\nsticky_backend_up{service=\"demo\",backend=\"demo.1\"} 1\n",
         "\nsticky_config_errors{service=\"demo\"} 0\n",
         "\nsticky_update_seconds_bucket{le=\"+Inf\"} ",

@@ -11,7 +11,8 @@ use crate::failure::Failure;
 pub(super) const HELP: &str = "\
 Each flag is also a STICKY_… variable and, without its dashes, a key of the TOML file of --config.
 A flag comes before its variable, that before the file, that before the default.
-STICKY_LOG sets what is logged, such as `debug` or `info,sticky::proxy=debug` [default: info].
+STICKY_LOG sets what is logged, such as `debug` or `info,sticky::proxy=debug` [default: info];
+`info,sticky_ebpf=trace` has the data path tell of each choice, which is slow.
 
 SIGTERM drains layer 7 and leaves layer 4 forwarding; `sticky detach` removes it.
 Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 not permitted.

@@ -98,6 +98,7 @@ impl Parts {
         let views = Arc::new(Views {
             node,
             table_size: config.table_size.get(),
+            max_clients: config.max_clients,
             found,
             in_force: in_force.clone(),
             data_path: view,
@@ -299,7 +300,7 @@ fn start_data_path(
         table_size: config.table_size.get(),
         max_clients: config.max_clients,
         hash_key,
-        log: tracing::enabled!(target: "sticky_ebpf", tracing::Level::DEBUG),
+        log: tracing::enabled!(target: "sticky_ebpf", tracing::Level::TRACE),
     };
     Ok(datapath::start(&settings, handle)?)
 }

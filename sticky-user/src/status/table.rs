@@ -53,6 +53,13 @@ fn head(out: &mut String, status: &Status) {
     } else {
         line!(out, "data path  {}, {} slots a table", interfaces.join(", "), datapath.table_size);
     }
+    if status.short_of_records() {
+        line!(
+            out,
+            "           {YELLOW}{} clients are remembered at most: raise --max-clients{YELLOW:#}",
+            datapath.max_clients
+        );
+    }
     let (style, state) =
         if provider.connected { (GREEN, "connected") } else { (RED, "not connected") };
     line!(

@@ -72,6 +72,7 @@ fn status() -> Status {
     build(&Parts {
         node: "host1",
         table_size: 16381,
+        max_clients: 1200,
         interfaces: vec![Interface { name: "eth0".into(), mode: "native".into(), pinned: true }],
         provider: &provider,
         found: &Snapshot::default(),
@@ -88,6 +89,7 @@ fn the_json_has_the_promised_names() {
         "datapath": {
             "interfaces": [{ "name": "eth0", "mode": "native", "pinned": true }],
             "table_size": 16381,
+            "max_clients": 1200,
         },
         "provider": {
             "kind": "swarm", "connected": true, "error": null,
@@ -123,6 +125,7 @@ fn before_the_first_commit_the_services_found_are_shown() {
     let status = build(&Parts {
         node: "host1",
         table_size: 16381,
+        max_clients: 1200,
         interfaces: Vec::new(),
         provider: &provider,
         found: &found,
@@ -141,6 +144,7 @@ fn the_table_says_what_a_person_looks_for() {
     for part in [
         "eth0 native pinned",
         "swarm connected",
+        "1200 clients are remembered at most: raise --max-clients",
         "demo  affinity ip-hash, hosts demo.local, 1200 clients",
         "frontend 198.51.100.1:8080/tcp by xdp",
         "error com.docker.lb.prt=1: unknown label; did you mean com.docker.lb.port?",
