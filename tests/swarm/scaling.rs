@@ -20,7 +20,7 @@ const SILENT: usize = 30;
 #[test]
 fn nothing_moves_that_need_not_and_maps_follow_within_a_second() -> anyhow::Result<()> {
     let node = SwarmNode::start()?;
-    node.deploy("ip-hash", 5, &[&IP_HASH, &PUBLISH])?;
+    let tasks = node.deploy("ip-hash", 5, &[&IP_HASH, &PUBLISH])?;
     let known = load::visit(&node.net.clients, 0..KNOWN, vip(HTTP_PORT))?;
     let open: anyhow::Result<Vec<_>> = node.net.clients.enter(|| {
         (KNOWN..KNOWN + OPEN)
@@ -30,9 +30,9 @@ fn nothing_moves_that_need_not_and_maps_follow_within_a_second() -> anyhow::Resu
     let mut silent = open?;
     let talking = silent.split_off(SILENT);
 
-    let stop = AtomicBool::new(false);
+    let (tasks, stop) = (Tasks::start(&tasks), AtomicBool::new(false));
     let (tasks, visits, talking, mut broken, steps) = std::thread::scope(|scope| {
-        let tasks = scope.spawn(|| Tasks::watch(&node.swarm, &stop));
+        let tasks = scope.spawn(|| tasks.watch(&node.swarm, &stop));
         let visits = scope.spawn(|| Visits::watch(&node.net.clients, known, &stop));
         let talking = scope.spawn(|| talk(talking, &stop));
         let steps: anyhow::Result<Vec<_>> = [(10, 10_000), (3, 20_000), (8, 30_000)]

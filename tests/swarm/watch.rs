@@ -8,20 +8,27 @@ use sticky_tests::demo::HTTP_PORT;
 use sticky_tests::lines::LineConnection;
 use sticky_tests::load;
 use sticky_tests::netns::Netns;
-use sticky_tests::swarm::Swarm;
+use sticky_tests::swarm::{Swarm, Task};
 use sticky_tests::topology::vip;
 
 /// When each instance was first and last seen to be in service, by its name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tasks {
     pub began: BTreeMap<String, Instant>,
     pub ended: BTreeMap<String, Instant>,
 }
 
 impl Tasks {
+    /// What is known before anything changes: these tasks are in service now.
+    pub fn start(tasks: &[Task]) -> Self {
+        let now = Instant::now();
+        let began = tasks.iter().map(|task| (task.instance().to_owned(), now)).collect();
+        Self { began, ended: BTreeMap::new() }
+    }
+
     /// Asks the manager again and again until `stop`.
-    pub fn watch(swarm: &Swarm, stop: &AtomicBool) -> anyhow::Result<Self> {
-        let mut seen = Self::default();
+    pub fn watch(self, swarm: &Swarm, stop: &AtomicBool) -> anyhow::Result<Self> {
+        let mut seen = self;
         while !stop.load(Ordering::Relaxed) {
             let serving = swarm.serving("demo")?;
             let now = Instant::now();
