@@ -5,7 +5,7 @@ use aya_ebpf::programs::TcContext;
 use sticky_common::outcome::Outcome;
 
 use crate::packet;
-use crate::rewrite::{self, End, Offsets};
+use crate::rewrite::{self, End};
 use crate::world;
 
 /// Ethernet and two VLAN tags.
@@ -24,13 +24,7 @@ pub fn deliver(ctx: &TcContext) -> Result<i32, Outcome> {
     }
     let backend = world::backend(choice.backend).ok_or(Outcome::Undeliverable)?;
     let headers = packet::tc_headers(ctx, l3).map_err(|_| Outcome::Undeliverable)?;
-    rewrite::rewrite(
-        ctx,
-        Offsets { l3, l4: headers.l4 },
-        End::Destination,
-        backend.v4(),
-        choice.port,
-    )?;
+    rewrite::rewrite(ctx, &headers, l3, End::Destination, backend.v4(), choice.port)?;
     Ok(send(backend.ifindex))
 }
 

@@ -21,10 +21,22 @@ use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use sticky_common::outcome::Action;
 
-/// Chooses; never changes the packet itself.
+/// Chooses; never changes the packet itself. For native mode, where a jumbo frame comes in fragments.
 #[xdp(frags)]
 pub fn sticky_xdp(ctx: XdpContext) -> u32 {
-    let outcome = choose::choose(&ctx);
+    xdp(&ctx)
+}
+
+/// The same for generic mode: a program that takes fragments gets a copy of the packet there, whose link header's length
+/// the kernel (6.18) forgets, so that tc no longer finds the metadata.
+#[xdp]
+pub fn sticky_xdp_generic(ctx: XdpContext) -> u32 {
+    xdp(&ctx)
+}
+
+#[inline(always)]
+fn xdp(ctx: &XdpContext) -> u32 {
+    let outcome = choose::choose(ctx);
     stats::count(outcome);
     match outcome.action() {
         Action::Pass | Action::Forward => xdp_action::XDP_PASS,

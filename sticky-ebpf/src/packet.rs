@@ -167,18 +167,19 @@ fn pull(skb: *mut __sk_buff, l3: usize) -> Result<(), NotTcp> {
     }
 }
 
-/// Changes the IPv4 header at tc. `None`: it is not in the linear part.
+/// A copy of the IPv4 header at tc. `None`: it is not in the linear part.
 #[inline(always)]
-pub fn change_ipv4<R>(ctx: &TcContext, l3: usize, change: impl FnOnce(&mut Ipv4Hdr) -> R) -> Option<R> {
-    let ip: *mut Ipv4Hdr = at(ctx.data(), ctx.data_end(), l3)?;
-    // SAFETY: `at` checked the bounds, the type is bytes, and this is the only reference while it lives.
-    Some(change(unsafe { &mut *ip }))
+pub fn tc_ipv4(ctx: &TcContext, l3: usize) -> Option<Ipv4Hdr> {
+    let ip: *const Ipv4Hdr = at(ctx.data(), ctx.data_end(), l3)?;
+    // SAFETY: `at` checked the bounds, and the type is bytes.
+    Some(unsafe { ip.read() })
 }
 
-/// Puts a port at an offset at tc and returns what was there. `None`: it is not in the linear part.
+/// Writes at an offset at tc.
+///
+/// By the helper and not through the packet's pointers: a program that writes through these gets a private copy of a packet
+/// that someone captures, before its first line, and the copy has lost the metadata.
 #[inline(always)]
-pub fn replace_port(ctx: &TcContext, offset: usize, port: [u8; 2]) -> Option<[u8; 2]> {
-    let at: *mut [u8; 2] = at(ctx.data(), ctx.data_end(), offset)?;
-    // SAFETY: `at` checked the bounds, and bytes have no alignment.
-    Some(unsafe { at.replace(port) })
+pub fn store<T>(ctx: &TcContext, offset: usize, value: &T) -> Option<()> {
+    ctx.skb.store(offset, value, 0).ok()
 }

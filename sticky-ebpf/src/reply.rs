@@ -10,7 +10,7 @@ use sticky_common::types::{ClientKeyV4, Flow, FlowKeyV4, tick};
 use crate::deliver::send;
 use crate::maps::{CLIENTS_V4, FLOWS_V4};
 use crate::packet::{self, ACK, FIN, Headers, RST, SYN};
-use crate::rewrite::{self, End, Offsets};
+use crate::rewrite::{self, End};
 use crate::{stats, world};
 
 const ETH_LEN: usize = 14;
@@ -44,7 +44,7 @@ pub fn reply(ctx: &TcContext) -> Result<i32, Outcome> {
     note(flow, &headers, now);
     let (vip, port, ifindex) =
         ([flow.vip[0], flow.vip[1], flow.vip[2], flow.vip[3]], flow.port, flow.ifindex);
-    rewrite::rewrite(ctx, Offsets { l3: ETH_LEN, l4: headers.l4 }, End::Source, vip, port)?;
+    rewrite::rewrite(ctx, &headers, ETH_LEN, End::Source, vip, port)?;
     stats::count(Outcome::Reply);
     Ok(send(ifindex))
 }

@@ -10,7 +10,7 @@ use network_types::ip::Ipv4Hdr;
 use sticky_common::checksum;
 use sticky_common::outcome::Outcome;
 
-use crate::packet;
+use crate::packet::{self, Headers};
 
 /// Which end is rewritten.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,32 +19,31 @@ pub enum End {
     Destination,
 }
 
-/// Where the headers are.
-#[derive(Clone, Copy)]
-pub struct Offsets {
-    pub l3: usize,
-    pub l4: usize,
-}
-
 const TCP_CHECK: usize = 16;
 
 /// Puts `addr` and `port` at one end and takes one off the time to live, as a router does.
 #[inline(always)]
 pub fn rewrite(
     ctx: &TcContext,
-    at: Offsets,
+    headers: &Headers,
+    l3: usize,
     end: End,
     addr: [u8; 4],
     port: [u8; 2],
 ) -> Result<(), Outcome> {
-    let changed = packet::change_ipv4(ctx, at.l3, |ip| {
-        if ip.ttl <= 1 { Err(Outcome::TtlExpired) } else { Ok(replace_addr(ip, end, addr)) }
-    });
-    let old_addr = changed.unwrap_or(Err(Outcome::Undeliverable))?;
-    let offset = at.l4 + if end == End::Source { 0 } else { 2 };
-    let old_port = packet::replace_port(ctx, offset, port).ok_or(Outcome::Undeliverable)?;
+    let (old_addr, old_port, offset) = match end {
+        End::Source => (headers.src, headers.src_port, headers.l4),
+        End::Destination => (headers.dst, headers.dst_port, headers.l4 + 2),
+    };
+    let mut ip = packet::tc_ipv4(ctx, l3).ok_or(Outcome::Undeliverable)?;
+    if ip.ttl <= 1 {
+        return Err(Outcome::TtlExpired);
+    }
+    replace_addr(&mut ip, end, addr);
+    packet::store(ctx, l3, &ip).ok_or(Outcome::Undeliverable)?;
+    packet::store(ctx, offset, &port).ok_or(Outcome::Undeliverable)?;
 
-    let check = at.l4 + TCP_CHECK;
+    let check = headers.l4 + TCP_CHECK;
     let (from, to) = (u32::from_ne_bytes(old_addr), u32::from_ne_bytes(addr));
     fix(
         ctx,
@@ -58,7 +57,7 @@ pub fn rewrite(
 }
 
 #[inline(always)]
-fn replace_addr(ip: &mut Ipv4Hdr, end: End, addr: [u8; 4]) -> [u8; 4] {
+fn replace_addr(ip: &mut Ipv4Hdr, end: End, addr: [u8; 4]) {
     let field = match end {
         End::Source => &mut ip.src_addr,
         End::Destination => &mut ip.dst_addr,
@@ -69,7 +68,6 @@ fn replace_addr(ip: &mut Ipv4Hdr, end: End, addr: [u8; 4]) -> [u8; 4] {
     let ttl = u16::from_be_bytes([ip.ttl, ip.proto]);
     ip.ttl -= 1;
     ip.check = checksum::replace16(check, ttl, ttl - 0x0100).to_be_bytes();
-    old
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Every metric, in one registry that is made once and handed around; no globals.
 //!
-//! What can be read when it is asked for (packets, clients, states) is read then, by [`cluster`]; what happens is
+//! What can be read when it is asked for (packets, clients, states) is read then, by `cluster`; what happens is
 //! counted as it happens, by [`Metrics::updated`].
 
 mod cluster;

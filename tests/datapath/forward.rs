@@ -6,12 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::Context as _;
 use sticky::clients::ClientTable as _;
 use sticky::control::DataPathView as _;
+use sticky::datapath::XdpMode;
 use sticky_common::outcome::Outcome;
 use sticky_tests::demo::{Backends, LINE_PORT, demo_binary};
 use sticky_tests::lines::LineConnection;
 use sticky_tests::netns::Netns;
 use sticky_tests::topology::{NODE, Topology, client, vip};
 
+use crate::frames::wire;
 use crate::rig::{Rig, Spec, UP};
 
 struct Lab {
@@ -25,10 +27,14 @@ struct Lab {
 
 impl Lab {
     fn new(count: u8) -> Self {
+        Self::in_mode(count, XdpMode::Native)
+    }
+
+    fn in_mode(count: u8, mode: XdpMode) -> Self {
         let topology = Topology::new().unwrap();
         let (backends, addrs) = topology.backends(count).unwrap();
         let demo = Backends::start(&backends, &demo_binary().unwrap(), &addrs).unwrap();
-        let rig = Rig::start(&topology.node, &["eth0"]).unwrap();
+        let rig = Rig::start(&topology.node, &["eth0"], mode).unwrap();
         let addrs = addrs
             .into_iter()
             .map(|a| match a {
@@ -85,6 +91,26 @@ fn a_backend_sees_the_client_and_where_agrees() {
 }
 
 #[test]
+fn generic_mode_carries_the_same() {
+    let mut lab = Lab::in_mode(2, XdpMode::Generic);
+    assert_eq!(lab.rig.path.view.interfaces()[0].mode, "generic");
+    lab.serve(&lab.up(0..2));
+    let mut connection = lab.open(client(1)).unwrap();
+    connection.ask("hello").unwrap();
+    assert_eq!(connection.seen, connection.local);
+}
+
+#[test]
+fn a_capture_on_the_interface_changes_nothing() {
+    let mut lab = Lab::new(2);
+    lab.serve(&lab.up(0..2));
+    // Whoever reads raw frames without a ring gets clones, and nobody reads these, so they stay.
+    let _capture = wire(&lab.topology.node);
+    let mut connection = lab.open(client(1)).unwrap();
+    connection.ask("hello").unwrap();
+}
+
+#[test]
 fn connections_and_clients_stay_through_scalings() {
     let mut lab = Lab::new(10);
     lab.serve(&lab.up(0..5));
@@ -138,7 +164,7 @@ fn a_new_process_adopts_what_is_there() {
     lab.serve(&lab.up(0..4));
     let mut open: Vec<_> = (0..20).map(|i| lab.open(client(i)).unwrap()).collect();
     let pin_dir = lab.rig.pin_dir.clone();
-    let mut next = Rig::adopt(&lab.topology.node, &["eth0"], pin_dir).unwrap();
+    let mut next = Rig::adopt(&lab.topology.node, &["eth0"], XdpMode::Native, pin_dir).unwrap();
     let plan = next.serve(&lab.topology.node, NODE, 80, LINE_PORT, &lab.up(0..4)).unwrap();
     assert!(plan.is_empty(), "{plan:?}");
     for connection in &mut open {

@@ -1,8 +1,11 @@
 //! Frames for the tests, by etherparse.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, PacketBuilder, TcpHeader};
+use pnet_datalink::{Channel, DataLinkReceiver, DataLinkSender};
+use sticky_tests::netns::Netns;
 
 /// Link addresses of the two ends of a test; locally administered.
 pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -144,4 +147,27 @@ fn changed(frame: &[u8], at: usize, value: u8) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[at] = value;
     frame
+}
+
+/// Both directions of raw frames.
+pub type Wire = (Box<dyn DataLinkSender>, Box<dyn DataLinkReceiver>);
+
+/// Raw frames at `eth0` of a namespace.
+pub fn wire(netns: &Netns) -> Wire {
+    let opened = netns.enter(|| {
+        let eth0 = pnet_datalink::interfaces()
+            .into_iter()
+            .find(|i| i.name == "eth0")
+            .expect("it was linked");
+        let config = pnet_datalink::Config {
+            read_timeout: Some(Duration::from_millis(200)),
+            promiscuous: false,
+            ..pnet_datalink::Config::default()
+        };
+        pnet_datalink::channel(&eth0, config)
+    });
+    match opened.unwrap().unwrap() {
+        Channel::Ethernet(to, from) => (to, from),
+        _ => panic!("not an Ethernet"),
+    }
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use pnet_datalink::{Channel, DataLinkReceiver, DataLinkSender};
 use sticky::control::DataPathView as _;
+use sticky::datapath::XdpMode;
 use sticky_common::types::Handover;
 use sticky_tests::netns::Netns;
 
-use crate::frames::{self, Named, PORT, VIP, not_ours, segment};
+use crate::frames::{self, Named, PORT, VIP, Wire, not_ours, segment, wire};
 use crate::rig::{Rig, Runner, Spec, UP};
 
 const XDP_PASS: u32 = 2;
@@ -48,33 +48,11 @@ impl Bridged {
         Self { rig: None, node, client, far }
     }
 
-    fn attach(&mut self) -> &Rig {
-        let mut rig = Rig::start(&self.node, &["eth0"]).unwrap();
+    fn attach(&mut self, mode: XdpMode) -> &Rig {
+        let mut rig = Rig::start(&self.node, &["eth0"], mode).unwrap();
         rig.serve(&self.node, VIP, PORT, 8080, &[Spec("203.0.113.2".parse().unwrap(), UP, 1)])
             .unwrap();
         self.rig.insert(rig)
-    }
-}
-
-type Wire = (Box<dyn DataLinkSender>, Box<dyn DataLinkReceiver>);
-
-/// Raw frames at the one interface of a namespace.
-fn wire(netns: &Netns) -> Wire {
-    let opened = netns.enter(|| {
-        let eth0 = pnet_datalink::interfaces()
-            .into_iter()
-            .find(|i| i.name == "eth0")
-            .expect("it was linked");
-        let config = pnet_datalink::Config {
-            read_timeout: Some(Duration::from_millis(200)),
-            promiscuous: false,
-            ..pnet_datalink::Config::default()
-        };
-        pnet_datalink::channel(&eth0, config)
-    });
-    match opened.unwrap().unwrap() {
-        Channel::Ethernet(to, from) => (to, from),
-        _ => panic!("not an Ethernet"),
     }
 }
 
@@ -94,12 +72,21 @@ fn through(from: &mut Wire, to: &mut Wire, frames: &[Named]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_for_no_frontend_comes_out_as_without_sticky() {
+fn what_is_for_no_frontend_comes_out_as_without_sticky_native() {
+    compare_with_and_without(XdpMode::Native);
+}
+
+#[test]
+fn what_is_for_no_frontend_comes_out_as_without_sticky_generic() {
+    compare_with_and_without(XdpMode::Generic);
+}
+
+fn compare_with_and_without(mode: XdpMode) {
     let mut lab = Bridged::new();
     let (mut from, mut to) = (wire(&lab.client), wire(&lab.far));
     let frames = not_ours();
     let without = through(&mut from, &mut to, &frames);
-    lab.attach();
+    lab.attach(mode);
     let with = through(&mut from, &mut to, &frames);
     assert_eq!(without.len(), frames.len(), "the wire itself loses frames");
     assert_eq!(with.len(), frames.len());
@@ -113,7 +100,7 @@ fn what_is_for_no_frontend_comes_out_as_without_sticky() {
 #[test]
 fn the_program_passes_them_unchanged() {
     let mut lab = Bridged::new();
-    let runner = Runner::new(lab.attach()).unwrap();
+    let runner = Runner::new(lab.attach(XdpMode::Native)).unwrap();
     for (name, frame) in not_ours() {
         let ran = runner.run(&frame).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!((ran.verdict, &ran.handover[..]), (XDP_PASS, &[][..]), "{name}");
@@ -124,7 +111,7 @@ fn the_program_passes_them_unchanged() {
 #[test]
 fn what_is_for_a_frontend_is_handed_over() {
     let mut lab = Bridged::new();
-    let runner = Runner::new(lab.attach()).unwrap();
+    let runner = Runner::new(lab.attach(XdpMode::Native)).unwrap();
     let with_options =
         frames::ipv4(etherparse::IpNumber::TCP, &segment(PORT, "S", b"")[34..], |h| {
             h.options = [7, 7, 4, 0, 0, 0, 0, 0].into();

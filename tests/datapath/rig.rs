@@ -37,16 +37,21 @@ pub struct Spec(pub Ipv4Addr, pub u32, pub u32);
 
 impl Rig {
     /// Attaches to interfaces of a namespace.
-    pub fn start(node: &Netns, interfaces: &[&str]) -> anyhow::Result<Self> {
-        Self::adopt(node, interfaces, PathBuf::from(BPF_DIR).join(unique()))
+    pub fn start(node: &Netns, interfaces: &[&str], mode: XdpMode) -> anyhow::Result<Self> {
+        Self::adopt(node, interfaces, mode, PathBuf::from(BPF_DIR).join(unique()))
     }
 
     /// The same over the pins of an earlier one.
-    pub fn adopt(node: &Netns, interfaces: &[&str], pin_dir: PathBuf) -> anyhow::Result<Self> {
+    pub fn adopt(
+        node: &Netns,
+        interfaces: &[&str],
+        mode: XdpMode,
+        pin_dir: PathBuf,
+    ) -> anyhow::Result<Self> {
         let settings = Settings {
             pin_dir: pin_dir.clone(),
             interfaces: interfaces.iter().map(|i| (*i).to_owned()).collect(),
-            mode: XdpMode::Auto,
+            mode,
             table_size: TABLE_SIZE,
             max_clients: 10_000,
             hash_key: KEY,

@@ -66,7 +66,7 @@ pub struct Settings {
     #[serde(alias = "service_cluster")]
     pub service_cluster: Option<String>,
 
-    /// Where HTTP is served, `none`: nowhere [default: [::]:80, both families]
+    /// Where HTTP is served, `none`: nowhere (default `[::]:80`, both families)
     #[arg(long, env = "STICKY_HTTP", value_name = "ADDR", help_heading = "Layer 7")]
     #[serde(deserialize_with = "text")]
     pub http: Option<Listen>,

@@ -40,7 +40,10 @@ pub fn addresses(services: &[Service]) -> Vec<IpAddr> {
 }
 
 fn local_v4(backend: &Backend) -> Option<IpAddr> {
-    backend.addr.map(|a| a.ip()).filter(|ip| ip.is_ipv4() && backend.layer4 && backend.state.alive())
+    backend
+        .addr
+        .map(|a| a.ip())
+        .filter(|ip| ip.is_ipv4() && backend.layer4 && backend.state.alive())
 }
 
 /// Puts together what the maps should say.

@@ -6,7 +6,7 @@ use std::path::Path;
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::xdp::{XdpLink, XdpMode as Flags};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc::SchedClassifierLink};
+use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, tc::SchedClassifierLink};
 use tracing::{debug, info, warn};
 
 use super::load::{Programs, chain};
@@ -114,7 +114,6 @@ impl Hooks {
         index: u32,
         wanted: XdpMode,
     ) -> Result<(Mode, String), Error> {
-        let program = self.programs.xdp().map_err(|e| Error::failed("program", chain(&e)))?;
         for mode in [Mode::Native, Mode::Generic] {
             let pin = format!("xdp-{index}-{}", mode.as_str());
             let path = self.pins.link(&pin);
@@ -124,6 +123,7 @@ impl Hooks {
                 unpin(&path);
                 continue;
             }
+            let program = self.program(mode)?;
             match XdpLink::try_from(old)
                 .map_err(|e| chain(&e))
                 .and_then(|l| program.attach_to_link(l).map_err(|e| chain(&e)))
@@ -138,6 +138,7 @@ impl Hooks {
         let mut last = String::new();
         for mode in wanted.tries() {
             let pin = format!("xdp-{index}-{}", mode.as_str());
+            let program = self.program(*mode)?;
             let attached = program
                 .attach_to_if_index(index, mode.flags())
                 .and_then(|id| program.take_link(id))
@@ -150,6 +151,10 @@ impl Hooks {
             }
         }
         Err(Error::failed(format!("interface {name}"), last))
+    }
+
+    fn program(&mut self, mode: Mode) -> Result<&mut Xdp, Error> {
+        self.programs.xdp(mode == Mode::Native).map_err(|e| Error::failed("program", chain(&e)))
     }
 
     /// Puts the reply hook on the devices that backends answer through; forgets devices that are gone.

@@ -192,8 +192,9 @@ pub fn chain(e: &dyn std::error::Error) -> String {
 }
 
 impl Programs {
-    pub fn xdp(&mut self) -> Result<&mut Xdp, ProgramError> {
-        self.program("sticky_xdp").try_into()
+    /// The one for native mode, or for generic mode.
+    pub fn xdp(&mut self, native: bool) -> Result<&mut Xdp, ProgramError> {
+        self.program(if native { "sticky_xdp" } else { "sticky_xdp_generic" }).try_into()
     }
 
     pub fn deliver(&mut self) -> Result<&mut SchedClassifier, ProgramError> {

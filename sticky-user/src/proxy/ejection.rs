@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     count: AtomicU32,
-    /// Milliseconds of [`super::clock`] at which the count began.
+    /// Milliseconds of `clock` at which the count began.
     since: AtomicU64,
     /// Until when it is out, in the same milliseconds.
     until: AtomicU64,
