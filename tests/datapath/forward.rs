@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::Context as _;
 use sticky::clients::ClientTable as _;
-use sticky::control::DataPathView as _;
+use sticky::control::{DataPath as _, DataPathView as _, Reach};
 use sticky::datapath::XdpMode;
 use sticky_common::outcome::Outcome;
 use sticky_tests::demo::{Backends, LINE_PORT, demo_binary};
@@ -108,6 +108,22 @@ fn a_capture_on_the_interface_changes_nothing() {
     let _capture = wire(&lab.topology.node);
     let mut connection = lab.open(client(1)).unwrap();
     connection.ask("hello").unwrap();
+}
+
+#[test]
+fn a_backend_whose_replies_would_bypass_us_is_not_balanced() {
+    let mut lab = Lab::new(1);
+    let next_to_the_client = "198.51.100.50".parse().unwrap();
+    let reach = lab
+        .topology
+        .node
+        .enter(|| lab.rig.path.executor.reach(&[next_to_the_client]))
+        .unwrap()
+        .unwrap();
+    assert!(
+        matches!(&reach[&next_to_the_client], Reach::Not(why) if why.contains("would not pass")),
+        "{reach:?}"
+    );
 }
 
 #[test]

@@ -60,13 +60,15 @@ impl Mode {
 pub struct Hooks {
     programs: Programs,
     pins: Pins,
+    /// Interfaces that clients come in by.
+    clients: HashSet<u32>,
     /// Interfaces with the reply hook.
     replies: HashSet<u32>,
 }
 
 impl Hooks {
     pub fn new(programs: Programs, pins: Pins) -> Self {
-        Self { programs, pins, replies: HashSet::new() }
+        Self { programs, pins, clients: HashSet::new(), replies: HashSet::new() }
     }
 
     /// Attaches XDP and delivery where clients come in; takes them off interfaces that are no longer named.
@@ -92,6 +94,7 @@ impl Hooks {
             if settings.mode == XdpMode::Auto && mode == Mode::Generic {
                 warn!(interface = %name, "the driver has no native XDP; generic mode works but is slower");
             }
+            self.clients.insert(*index);
             keep.extend([deliver, pin]);
             attached.push(Interface {
                 name: name.clone(),
@@ -151,6 +154,11 @@ impl Hooks {
             }
         }
         Err(Error::failed(format!("interface {name}"), last))
+    }
+
+    /// Whether clients come in by this interface.
+    pub fn faces_clients(&self, index: u32) -> bool {
+        self.clients.contains(&index)
     }
 
     fn program(&mut self, mode: Mode) -> Result<&mut Xdp, Error> {

@@ -112,6 +112,9 @@ impl Executor {
             Ok(index) if self.links.get(&index).is_some_and(|l| l.name == "lo") => {
                 Reach::Not(format!("{addr} is an address of this host"))
             }
+            Ok(index) if self.hooks.faces_clients(index) => Reach::Not(format!(
+                "{addr} is on an interface that clients come in by, so its replies to them would not pass this host"
+            )),
             Ok(index) => Reach::Device(index),
             Err(why) => Reach::Not(why),
         };
