@@ -95,7 +95,7 @@ pub fn sessions(
     })
 }
 
-/// Runs `work` for each client, [`PARALLEL`] at a time.
+/// Runs `work` for each client, `PARALLEL` at a time.
 pub fn each<T, F>(
     netns: &Netns,
     clients: Vec<u32>,
