@@ -39,6 +39,10 @@ pub fn reply(ctx: &TcContext) -> Result<i32, Outcome> {
     let flow = unsafe { &mut *flow };
     let now = world::now();
     if !belongs(flow, &headers, now) {
+        if headers.flags & SYN != 0 {
+            // The same ports now serve a connection that did not come through the frontend: its later packets are not ours.
+            let _ = FLOWS_V4.remove(key);
+        }
         return Err(Outcome::NotOurs);
     }
     note(flow, &headers, now);

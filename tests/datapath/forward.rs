@@ -1,7 +1,11 @@
 //! Connections through the programs, between namespaces.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
 
 use anyhow::Context as _;
 use sticky::clients::ClientTable as _;
@@ -124,6 +128,37 @@ fn a_backend_whose_replies_would_bypass_us_is_not_balanced() {
         matches!(&reach[&next_to_the_client], Reach::Not(why) if why.contains("would not pass")),
         "{reach:?}"
     );
+}
+
+/// Connects from a port, has a greeting and one line echoed, and resets the connection, so that the port is free at once.
+fn exchange(from: SocketAddr, to: SocketAddr) -> anyhow::Result<String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.bind(&from.into())?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(3))?;
+    let mut stream = BufReader::new(std::net::TcpStream::from(socket));
+    let mut greeting = String::new();
+    stream.read_line(&mut greeting)?;
+    stream.get_mut().write_all(b"line\n")?;
+    let mut echo = String::new();
+    stream.read_line(&mut echo)?;
+    Ok(echo)
+}
+
+#[test]
+fn ports_of_an_ended_connection_serve_a_direct_one() {
+    let mut lab = Lab::new(1);
+    lab.serve(&lab.up(0..1));
+    let from = SocketAddr::new(client(1), 40_001);
+    let direct = SocketAddr::new(lab.addrs[0].into(), LINE_PORT);
+    for (way, to) in
+        [("frontend", vip(80)), ("direct", direct), ("frontend", vip(80)), ("direct", direct)]
+    {
+        let echo = lab.topology.clients.enter(|| exchange(from, to)).unwrap();
+        assert_eq!(echo.with_context(|| way).unwrap(), format!("backend-{} line\n", lab.addrs[0]));
+    }
 }
 
 #[test]
