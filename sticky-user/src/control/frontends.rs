@@ -5,9 +5,6 @@ use std::net::IpAddr;
 
 use crate::model::{Frontend, LabelError, Proto, Publish, Service};
 
-/// Ports of Swarm itself: cluster management, gossip, VXLAN.
-const SWARM_PORTS: [u16; 3] = [2377, 7946, 4789];
-
 /// Who listens where on this host, as far as a frontend must not take it away.
 pub trait Occupied {
     /// The name of the process that holds a port of an address, Docker's own listeners excepted.
@@ -70,13 +67,6 @@ fn unusable(publish: &Publish) -> Option<LabelError> {
             publish,
             "port 0 cannot be balanced".into(),
             "give both ports a number from 1 to 65535",
-        ));
-    }
-    if SWARM_PORTS.contains(&publish.port) {
-        return Some(error(
-            publish,
-            format!("port {} belongs to Swarm itself", publish.port),
-            "publish another port",
         ));
     }
     if publish.proto == Proto::Udp {
@@ -143,12 +133,9 @@ mod tests {
 
     #[test]
     fn what_a_label_must_not_capture() {
-        let r = run(&[service(
-            "a",
-            &[(22, Proto::Tcp), (2377, Proto::Tcp), (0, Proto::Tcp), (53, Proto::Udp)],
-        )]);
+        let r = run(&[service("a", &[(22, Proto::Tcp), (0, Proto::Tcp), (53, Proto::Udp)])]);
         assert!(r[0].frontends.is_empty());
-        assert_eq!(r[0].errors.len(), 5);
+        assert_eq!(r[0].errors.len(), 4);
         assert!(r[0].errors[0].message.contains("in use by sshd"));
     }
 

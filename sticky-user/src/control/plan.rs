@@ -89,7 +89,7 @@ impl Plan {
 
 /// There are more services or backends than the maps hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the maps hold {limit} {what} at most; the rest is left out")]
+#[error("there are more {what} than the {limit} that the maps hold")]
 pub struct Full {
     what: &'static str,
     limit: u32,

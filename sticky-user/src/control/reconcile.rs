@@ -104,7 +104,7 @@ struct Reconciler {
 }
 
 impl Reconciler {
-    /// Commits what changed. `None`: nothing did, or the data path refused.
+    /// Commits what changed. `None`: nothing did.
     fn step(&mut self, inputs: &mut Inputs, found: &Found, event_at: Instant) -> Option<InForce> {
         let services = &found.snapshot.services;
         let vips = inputs.vips.borrow().clone();
@@ -112,13 +112,11 @@ impl Reconciler {
             Some(_) => frontends::resolve(services, &vips, &*inputs.occupied),
             None => vec![Resolved::default(); services.len()],
         };
-        let (errors, plan, after) = match self.commit(inputs, found, &resolved) {
-            Ok(committed) => committed,
-            Err(e) => {
-                error!(error = %e, "the data path refused a change; what was in force stays, the next try is in {} s", UPKEEP.as_secs());
-                return None;
-            }
-        };
+        // A refused change leaves layer 4 as it is; layer 7 goes on with what was found.
+        let (errors, plan, after) = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
+            error!(error = %e, "the data path refused a change; layer 4 stays as it is, the next try is in {} s", UPKEEP.as_secs());
+            (NodeErrors::default(), Plan::default(), self.loaded.clone())
+        });
         let took = event_at.elapsed();
         let before = std::mem::replace(&mut self.loaded, after);
         let basis = Basis {
