@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 use sticky_common::ABI_VERSION;
 
-use super::Error;
+use super::{Error, sys};
 
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -93,6 +93,11 @@ pub fn remove_all(pin_dir: &Path) -> Result<usize, Error> {
             let dir = pin_dir.join(&version).join(kind);
             for name in names(&dir) {
                 let path = dir.join(name);
+                if kind == "links" {
+                    sys::detach_pinned(&path).map_err(|e| {
+                        Error::failed(format!("cannot detach {}", path.display()), e)
+                    })?;
+                }
                 fs::remove_file(&path)
                     .map_err(|e| Error::failed(format!("cannot remove {}", path.display()), e))?;
                 removed += 1;
