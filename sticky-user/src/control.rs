@@ -94,8 +94,8 @@ pub trait DataPath: Send + 'static {
     fn census(&self) -> Result<Census, Error>;
     /// Shows every client record.
     fn records(&self, each: &mut dyn FnMut(&settle::Known)) -> Result<(), Error>;
-    /// Removes client records.
-    fn forget(&self, stale: &[settle::ClientKey]) -> Result<(), Error>;
+    /// Removes client records, those excepted that changed since they were shown.
+    fn forget(&self, stale: &[settle::Known]) -> Result<(), Error>;
     /// Slots per table.
     fn table_size(&self) -> u32;
     /// The hash key is another than the loaded tables were used with.

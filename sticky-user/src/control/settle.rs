@@ -30,7 +30,7 @@ impl ClientKey {
 }
 
 /// A client's record, and the slot its address has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Known {
     pub key: ClientKey,
     pub slot: u32,
@@ -43,14 +43,14 @@ pub struct Found {
     /// Tables to be put in place, by service identity.
     pub tables: Vec<(u64, Arc<[Slot]>)>,
     /// Records whose backends are all gone, or that are older than anything asks for.
-    pub stale: Vec<ClientKey>,
+    pub stale: Vec<Known>,
 }
 
 /// Goes through the records one by one.
 pub struct Survey<'a> {
     services: HashMap<u32, Service<'a>>,
     now: u32,
-    stale: Vec<ClientKey>,
+    stale: Vec<Known>,
 }
 
 struct Service<'a> {
@@ -87,13 +87,13 @@ impl<'a> Survey<'a> {
     /// Takes note of one record.
     pub fn visit(&mut self, known: &Known) {
         let Some(service) = self.services.get_mut(&known.key.service()) else {
-            self.stale.push(known.key);
+            self.stale.push(*known);
             return;
         };
         let old = tick::since(self.now, known.record.seen) > service.ttl.max(SILENCE);
         let mut lives = known.record.backends.iter().filter(|id| service.lives(**id)).peekable();
         if old || lives.peek().is_none() {
-            self.stale.push(known.key);
+            self.stale.push(*known);
             return;
         }
         let current = service.loaded.slots.get(known.slot as usize).and_then(|s| s.index());
@@ -206,7 +206,7 @@ mod tests {
         let old = known(2, 1, [ON_0, 0, 0, 0], 2000);
         let records = [known(1, 1, [gone, 0, 0, 0], 2000 + SILENCE), elsewhere, old];
         let found = survey(&records, 2001 + SILENCE);
-        assert_eq!(found.stale, records.map(|r| r.key));
+        assert_eq!(found.stale, records);
         assert!(!found.tables[0].1[1].unsettled(), "a stale record disputes nothing");
     }
 }

@@ -172,10 +172,11 @@ impl DataPath for Executor {
         .map_err(|e| failed("read the client records", &e))
     }
 
-    fn forget(&self, stale: &[ClientKey]) -> Result<(), Error> {
-        let forget = |key: &ClientKey| match key {
-            ClientKey::V4(key) => self.maps.clients_v4.delete(key),
-            ClientKey::V6(key) => self.maps.clients_v6.delete(key),
+    fn forget(&self, stale: &[Known]) -> Result<(), Error> {
+        // Its client may have come back meanwhile, and a connection without a record would move with the next change.
+        let forget = |known: &Known| match &known.key {
+            ClientKey::V4(key) => self.maps.clients_v4.delete_if(key, &known.record),
+            ClientKey::V6(key) => self.maps.clients_v6.delete_if(key, &known.record),
         };
         stale.iter().try_for_each(forget).map_err(|e| failed("remove client records", &e))
     }

@@ -145,6 +145,14 @@ impl<K: Pod, V: Pod> Map<K, V> {
         }
     }
 
+    /// Deletes an entry that still has this value.
+    pub fn delete_if(&self, key: &K, value: &V) -> io::Result<()>
+    where
+        V: PartialEq,
+    {
+        if self.get(key)?.as_ref() == Some(value) { self.delete(key) } else { Ok(()) }
+    }
+
     /// Sets many in one call: a map of maps then waits for one grace period, not for one each.
     pub fn set_all(&self, keys: &[K], values: &[V]) -> io::Result<()> {
         if keys.is_empty() {

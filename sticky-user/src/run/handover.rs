@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::control::plan::{Loaded, Plan};
-use crate::control::settle::{ClientKey, Known};
+use crate::control::settle::Known;
 use crate::control::{Census, DataPath, Error, Names, Reach};
 use crate::failure::Failure;
 use crate::socket::client::{Client, ClientError};
@@ -121,7 +121,7 @@ impl<D: DataPath> DataPath for Holdable<D> {
         self.inner.records(each)
     }
 
-    fn forget(&self, stale: &[ClientKey]) -> Result<(), Error> {
+    fn forget(&self, stale: &[Known]) -> Result<(), Error> {
         let _free = self.hold.free()?;
         self.inner.forget(stale)
     }
