@@ -130,6 +130,27 @@ fn a_backend_whose_replies_would_bypass_us_is_not_balanced() {
     );
 }
 
+#[test]
+fn a_record_is_forgotten_only_as_it_was_seen() {
+    let mut lab = Lab::new(1);
+    lab.serve(&lab.up(0..1));
+    // Open and silent, so that nothing refreshes the record.
+    let _connection = lab.open(client(1)).unwrap();
+    let records = |lab: &Lab| {
+        let mut all = Vec::new();
+        lab.rig.path.executor.records(&mut |known| all.push(*known)).unwrap();
+        all
+    };
+    let seen = records(&lab);
+    assert_eq!(seen.len(), 1);
+    let mut older = seen[0];
+    older.record.seen -= 1;
+    lab.rig.path.executor.forget(&[older]).unwrap();
+    assert_eq!(records(&lab).len(), 1, "its client was active since");
+    lab.rig.path.executor.forget(&records(&lab)).unwrap();
+    assert!(records(&lab).is_empty());
+}
+
 /// Connects from a port, has a greeting and one line echoed, and resets the connection, so that the port is free at once.
 fn exchange(from: SocketAddr, to: SocketAddr) -> anyhow::Result<String> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
