@@ -1,9 +1,9 @@
 //! Which attributes of the application's cookie ours has: set, changed, deleted.
 
-use sticky::model::CookieMode;
+use sticky::model::{CookieMode, ServiceConfig};
 
 use crate::backend::Backend;
-use crate::client::{Response, get};
+use crate::client::{Connection, Response, get};
 use crate::proxy::{Bench, cookie, learn, service};
 
 fn bench(backend: &Backend) -> Bench {
@@ -29,62 +29,160 @@ fn set(bench: &Bench, lines: &[&str], cookies: &str) -> Response {
 const FUTURE: &str = "Expires=Fri, 01 Jan 2100 00:00:00 GMT";
 const PAST: &str = "Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 
+/// One value of each attribute.
+const ATTRIBUTES: [&str; 8] = [
+    "Domain=demo.local",
+    FUTURE,
+    "HttpOnly",
+    "Max-Age=86400",
+    "Partitioned",
+    "Path=/app",
+    "SameSite=Strict",
+    "Secure",
+];
+
+/// Those of the attributes whose bits are set, sorted.
+fn subset(bits: usize) -> Vec<&'static str> {
+    ATTRIBUTES
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| bits >> at & 1 == 1)
+        .map(|(_, a)| a)
+        .collect()
+}
+
+fn line(value: &str, attributes: &[&str]) -> String {
+    [&[&*format!("session={value}")], attributes].concat().join("; ")
+}
+
+/// Sends a `Set-Cookie` through the proxy, with these cookies in the request.
+fn ask(connection: &mut Connection, set: &str, cookies: &str) -> Response {
+    let headers = [("x-set", set), ("Cookie", cookies)];
+    let response = connection.request("GET /set", &headers, b"").unwrap();
+    assert_eq!(
+        (response.status, response.cookie("session")),
+        (200, Some(set)),
+        "the app's own stays"
+    );
+    response
+}
+
+/// All 256 sets of attributes: each alone, each with any others.
 #[test]
-fn each_attribute_alone_and_all_together() {
+fn learned_cookies_have_the_attributes_of_the_apps() {
+    let backends = ["a", "b"].map(Backend::start);
+    let [a, b] = &backends;
+    let bench = Bench::new(vec![service("s", &[a], learn)]);
+    let mut connection = Connection::open(bench.addr);
+    let mut pins = Vec::new();
+    for bits in 0..256 {
+        let (given, rest) = (subset(bits), subset(!bits & 255));
+        let first = ask(&mut connection, &line("1", &given), "x=y");
+        assert_eq!(ours(&first).unwrap(), given, "set");
+        let value = first.value("sticky_lb").unwrap();
+        assert!(value.len() < 200, "{} characters", value.len());
+        let cookies = format!("session=1; sticky_lb={value}");
+
+        assert_eq!(ours(&ask(&mut connection, "session=1", &cookies)), None, "bare");
+        let other = ours(&ask(&mut connection, &line("2", &rest), &cookies));
+        assert_eq!(
+            other,
+            (!rest.is_empty()).then(|| rest.iter().map(ToString::to_string).collect()),
+            "changed"
+        );
+
+        let timeless: Vec<_> =
+            given.iter().copied().filter(|a| !a.contains("Max") && !a.contains("Exp")).collect();
+        for end in ["Max-Age=0", PAST] {
+            let deleted =
+                ask(&mut connection, &line("", &[&timeless[..], &[end]].concat()), &cookies);
+            assert_eq!(deleted.value("sticky_lb").as_deref(), Some(""));
+            let mut want = [&timeless[..], &[PAST, "Max-Age=0"]].concat();
+            want.sort_unstable();
+            assert_eq!(ours(&deleted).unwrap(), want, "deleted");
+        }
+        pins.push((given, cookies));
+    }
+    // Their backend goes: each client gets what it had, and the rest of its time.
+    bench.publish(vec![service("s", &[b], learn)]);
+    for (given, cookies) in pins {
+        let mut moved = ours(&ask(&mut connection, "session=1", &cookies)).unwrap();
+        for attribute in &mut moved {
+            if let Some(left) = attribute.strip_prefix("Max-Age=") {
+                assert!((86_300..=86_400).contains(&left.parse().unwrap()), "{attribute}");
+                *attribute = "Max-Age=86400".to_owned();
+            }
+        }
+        assert_eq!(moved, given, "moved");
+    }
+}
+
+#[test]
+fn inserted_cookies_have_their_own_and_hashed_ones_none() {
+    let backends = ["a", "b"].map(Backend::start);
+    let [a, b] = &backends;
+    let edit = |mode| move |c: &mut ServiceConfig| c.cookie = cookie(mode, &["session"]);
+    let bench = Bench::new(vec![service("s", &[a], edit(CookieMode::Insert))]);
+    let mut connection = Connection::open(bench.addr);
+    let fixed = ["HttpOnly", "Path=/", "SameSite=Lax"];
+    let mut pin = String::new();
+    for bits in 0..256 {
+        let given = subset(bits);
+        let first = ask(&mut connection, &line("1", &given), "x=y");
+        assert_eq!(ours(&first).unwrap(), fixed);
+        pin = format!("session=1; sticky_lb={}", first.value("sticky_lb").unwrap());
+        for next in [line("2", &given), line("", &[&given[..], &["Max-Age=0"]].concat())] {
+            assert_eq!(
+                ours(&ask(&mut connection, &next, &pin)),
+                None,
+                "changed or deleted: {next}"
+            );
+        }
+    }
+    bench.publish(vec![service("s", &[b], edit(CookieMode::Insert))]);
+    assert_eq!(ours(&ask(&mut connection, "session=1", &pin)).unwrap(), fixed, "moved");
+    bench.publish(vec![service("s", &[a, b], edit(CookieMode::Hash))]);
+    for bits in 0..256 {
+        let given = subset(bits);
+        for (set, cookies) in [("1", "x=y"), ("2", "session=1"), ("", "session=1")] {
+            let given =
+                if set.is_empty() { [&given[..], &["Max-Age=0"]].concat() } else { given.clone() };
+            assert_eq!(ours(&ask(&mut connection, &line(set, &given), cookies)), None);
+        }
+    }
+}
+
+#[test]
+fn spellings_that_browsers_take() {
     let backend = Backend::start("a");
     let bench = bench(&backend);
-    let cases: &[(&[&str], &[&str])] = &[
-        (&[], &[]),
-        (&["Path=/"], &["Path=/"]),
-        (&["Path=/app"], &["Path=/app"]),
-        (&["Domain=demo.local"], &["Domain=demo.local"]),
-        (&[FUTURE], &[FUTURE]),
-        (&["Max-Age=3600"], &["Max-Age=3600"]),
-        (&["Secure"], &["Secure"]),
-        (&["HttpOnly"], &["HttpOnly"]),
-        (&["SameSite=Strict"], &["SameSite=Strict"]),
-        (&["SameSite=Lax"], &["SameSite=Lax"]),
-        (&["SameSite=None"], &["SameSite=None"]),
-        (&["Partitioned"], &["Partitioned"]),
+    for (given, want) in [
         (
-            &["path=/", "secure", "httponly", "samesite=none"],
-            &["HttpOnly", "Path=/", "SameSite=None", "Secure"],
+            "PATH=/; SECURE; httponly; samesite=NONE",
+            &["HttpOnly", "Path=/", "SameSite=None", "Secure"][..],
         ),
-        (
-            &[
-                "Path=/",
-                "Domain=demo.local",
-                "Max-Age=86400",
-                "Secure",
-                "HttpOnly",
-                "SameSite=None",
-                "Partitioned",
-            ],
-            &[
-                "Domain=demo.local",
-                "HttpOnly",
-                "Max-Age=86400",
-                "Partitioned",
-                "Path=/",
-                "SameSite=None",
-                "Secure",
-            ],
-        ),
-    ];
-    for (given, want) in cases {
-        let line = [&["session=1"], *given].concat().join("; ");
-        let response = set(&bench, &[&line], "x=y");
-        assert_eq!(
-            response.cookie("session"),
-            Some(line.as_str()),
-            "the app's own is left as it is"
-        );
-        assert_eq!(ours(&response).unwrap(), *want, "{line}");
-        assert!(response.value("sticky_lb").unwrap().len() < 200);
+        ("Path = / ;Max-Age= 60", &["Max-Age=60", "Path=/"]),
+        ("SameSite=Lax", &["SameSite=Lax"]),
+        ("SameSite=None", &["SameSite=None"]),
+        ("SameSite=whatever; Priority=High", &[]),
+        ("Path=/a; Path=/b", &["Path=/b"]),
+        ("Expires=Fri, 01-Jan-2100 00:00:00 GMT", &[FUTURE]),
+        ("Expires=Fri Jan  1 00:00:00 2100", &[FUTURE]),
+        ("Expires=soon; Max-Age=later", &[]),
+    ] {
+        let response = set(&bench, &[&format!("session=1; {given}")], "x=y");
+        assert_eq!(ours(&response).unwrap(), want, "{given}");
     }
+    let value = set(&bench, &["session=\u{fc}\u{4e16}; Path=/"], "x=y");
+    assert_eq!(ours(&value).unwrap(), ["Path=/"], "a value need not be ASCII");
+}
+
+#[test]
+fn both_times_are_kept_as_the_app_gave_them() {
+    let backend = Backend::start("a");
+    let bench = bench(&backend);
     let both = set(&bench, &[&format!("session=1; Max-Age=60; {FUTURE}")], "x=y");
-    let both = ours(&both).unwrap();
-    assert!(both.contains(&"Max-Age=60".to_owned()) && both[0].starts_with("Expires="), "{both:?}");
+    assert_eq!(ours(&both).unwrap(), [FUTURE, "Max-Age=60"]);
 }
 
 #[test]

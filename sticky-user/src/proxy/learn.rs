@@ -116,23 +116,18 @@ impl Change {
         if !a.domain.is_empty() {
             cookie.set_domain(a.domain.as_str());
         }
-        match (self, a.lifetime) {
-            (Self::Delete(_), _) => {
-                cookie.set_max_age(cookie::time::Duration::ZERO);
-                cookie.set_expires(OffsetDateTime::UNIX_EPOCH);
+        if let Self::Delete(_) = self {
+            cookie.set_max_age(cookie::time::Duration::ZERO);
+            cookie.set_expires(OffsetDateTime::UNIX_EPOCH);
+        } else {
+            if let Some(until) = a.lifetime.max_age {
+                let left = i64::try_from(until.saturating_sub(now)).unwrap_or(i64::MAX);
+                cookie.set_max_age(cookie::time::Duration::seconds(left));
             }
-            (Self::Set(_), Some(lifetime)) => {
-                if lifetime.max_age {
-                    let left =
-                        i64::try_from(lifetime.until.saturating_sub(now)).unwrap_or(i64::MAX);
-                    cookie.set_max_age(cookie::time::Duration::seconds(left));
-                }
-                if lifetime.expires {
-                    let until = i64::try_from(lifetime.until).ok()?;
-                    cookie.set_expires(OffsetDateTime::from_unix_timestamp(until).ok()?);
-                }
+            if let Some(until) = a.lifetime.expires {
+                let until = i64::try_from(until).ok()?;
+                cookie.set_expires(OffsetDateTime::from_unix_timestamp(until).ok()?);
             }
-            (Self::Set(_), None) => {}
         }
         let mut line = cookie.to_string();
         if a.partitioned {
@@ -161,14 +156,16 @@ fn bare(value: &HeaderValue) -> bool {
 
 /// A `Set-Cookie` as a change of ours; `None` if it is none that a browser takes.
 fn read(value: &HeaderValue, now: u64) -> Option<Change> {
-    let cookie = Cookie::parse(value.to_str().ok()?).ok()?;
+    // The attributes are ASCII, the application's value need not be.
+    let line = String::from_utf8_lossy(value.as_bytes());
+    let cookie = Cookie::parse(line).ok()?;
     let max_age = cookie.max_age().map(|age| u64::try_from(age.whole_seconds()).unwrap_or(0));
     let expires = match cookie.expires() {
         Some(Expiration::DateTime(at)) => Some(u64::try_from(at.unix_timestamp()).unwrap_or(0)),
         _ => None,
     };
-    // Max-Age has precedence over Expires (RFC 6265, section 4.1.2.2).
-    let until = max_age.map(|age| now.saturating_add(age)).or(expires);
+    let max_age = max_age.map(|age| now.saturating_add(age));
+    let lifetime = Lifetime { max_age, expires };
     let attributes = Attributes {
         path: cookie.path().unwrap_or_default().to_owned(),
         domain: cookie.domain().unwrap_or_default().to_owned(),
@@ -176,13 +173,9 @@ fn read(value: &HeaderValue, now: u64) -> Option<Change> {
         http_only: cookie.http_only().unwrap_or(false),
         partitioned: cookie.partitioned().unwrap_or(false),
         same_site: cookie.same_site(),
-        lifetime: until.map(|until| Lifetime {
-            until,
-            max_age: max_age.is_some(),
-            expires: expires.is_some(),
-        }),
+        lifetime,
     };
-    Some(if until.is_some_and(|until| until <= now) {
+    Some(if lifetime.until().is_some_and(|until| until <= now) {
         Change::Delete(attributes)
     } else {
         Change::Set(attributes)

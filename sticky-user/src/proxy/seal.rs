@@ -9,7 +9,7 @@ use cookie::SameSite;
 
 use crate::keys::{KeyId, Keys, NoRandom};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Longer than any that a browser keeps (RFC 6265, section 6.1).
 const MAX_LEN: usize = 4096;
 
@@ -34,17 +34,22 @@ pub struct Attributes {
     pub http_only: bool,
     pub partitioned: bool,
     pub same_site: Option<SameSite>,
-    /// `None`: a session cookie.
-    pub lifetime: Option<Lifetime>,
+    pub lifetime: Lifetime,
 }
 
-/// When a cookie ends, and by which attributes that was said (at least one).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When a cookie ends, in seconds since 1970, by each attribute that can say so; a session cookie has neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetime {
-    /// Seconds since 1970.
-    pub until: u64,
-    pub max_age: bool,
-    pub expires: bool,
+    pub max_age: Option<u64>,
+    pub expires: Option<u64>,
+}
+
+impl Lifetime {
+    /// What a browser goes by: Max-Age has precedence over Expires (RFC 6265, section 4.1.2.2).
+    #[must_use]
+    pub fn until(self) -> Option<u64> {
+        self.max_age.or(self.expires)
+    }
 }
 
 /// Why a cookie counts as absent.
@@ -71,13 +76,23 @@ pub fn open(keys: &Keys, name: &str, value: &[u8], now: u64) -> Result<Pin, Bad>
     }
     let bytes = URL_SAFE_NO_PAD.decode(value).map_err(|_| Bad::Invalid)?;
     let (id, sealed) = bytes.split_first_chunk::<{ KeyId::BYTES }>().ok_or(Bad::Invalid)?;
-    let key = keys.opening(KeyId(*id)).ok_or(Bad::Invalid)?;
-    let text = key.open(name.as_bytes(), sealed).ok_or(Bad::Invalid)?;
-    let pin = decode(&text).ok_or(Bad::Invalid)?;
-    match pin.attributes.lifetime {
-        Some(lifetime) if lifetime.until <= now => Err(Bad::Expired),
+    // An id that is not ours costs as much as one that is, so that the time tells nothing.
+    let key = keys.opening(KeyId(*id));
+    let text = key.unwrap_or(keys.sealing()).open(name.as_bytes(), sealed);
+    let pin = key.and(text).and_then(|text| decode(&text)).ok_or(Bad::Invalid)?;
+    match pin.attributes.lifetime.until() {
+        Some(until) if until <= now => Err(Bad::Expired),
         _ => Ok(pin),
     }
+}
+
+/// Whether a value names one of our keys: it is ours, whatever has become of it since.
+#[must_use]
+pub fn is_ours(keys: &Keys, value: &[u8]) -> bool {
+    // Eight digits are six bytes, of which the id is the first four.
+    let digits = value.first_chunk::<8>().and_then(|digits| URL_SAFE_NO_PAD.decode(digits).ok());
+    let id = digits.as_deref().and_then(<[u8]>::first_chunk);
+    id.is_some_and(|id| keys.opening(KeyId(*id)).is_some())
 }
 
 const SECURE: u8 = 1;
@@ -100,12 +115,12 @@ fn encode(pin: &Pin) -> Vec<u8> {
         | flag(a.http_only, HTTP_ONLY)
         | flag(a.partitioned, PARTITIONED)
         | same_site << SAME_SITE
-        | flag(a.lifetime.is_some_and(|l| l.max_age), MAX_AGE)
-        | flag(a.lifetime.is_some_and(|l| l.expires), EXPIRES);
+        | flag(a.lifetime.max_age.is_some(), MAX_AGE)
+        | flag(a.lifetime.expires.is_some(), EXPIRES);
     let mut text = vec![VERSION, flags];
     text.extend(pin.service.to_be_bytes());
-    if let Some(lifetime) = a.lifetime {
-        text.extend(lifetime.until.to_be_bytes());
+    for until in [a.lifetime.max_age, a.lifetime.expires].into_iter().flatten() {
+        text.extend(until.to_be_bytes());
     }
     for part in [&pin.task, &a.path, &a.domain] {
         // What is longer than a header can be is cut; it does not open then.
@@ -121,15 +136,13 @@ fn decode(text: &[u8]) -> Option<Pin> {
         return None;
     }
     let (service, mut rest) = rest.split_first_chunk()?;
-    let mut lifetime = None;
-    if flags & (MAX_AGE | EXPIRES) != 0 {
-        let (until, after) = rest.split_first_chunk()?;
-        rest = after;
-        lifetime = Some(Lifetime {
-            until: u64::from_be_bytes(*until),
-            max_age: flags & MAX_AGE != 0,
-            expires: flags & EXPIRES != 0,
-        });
+    let mut lifetime = Lifetime::default();
+    for (flag, place) in [(MAX_AGE, &mut lifetime.max_age), (EXPIRES, &mut lifetime.expires)] {
+        if flags & flag != 0 {
+            let (until, after) = rest.split_first_chunk()?;
+            rest = after;
+            *place = Some(u64::from_be_bytes(*until));
+        }
     }
     let mut part = || {
         let (len, after) = rest.split_first_chunk()?;
@@ -182,7 +195,7 @@ mod tests {
                 http_only: true,
                 partitioned: true,
                 same_site: Some(SameSite::None),
-                lifetime: until.map(|until| Lifetime { until, max_age: true, expires: true }),
+                lifetime: Lifetime { max_age: until, expires: until },
             },
         }
     }
@@ -257,9 +270,9 @@ mod tests {
         #[test]
         fn anything_goes_through(
             service: u64, task in ".{0,40}", path in "/[a-z]{0,30}", domain in "[a-z.]{0,30}",
-            secure: bool, http_only: bool, partitioned: bool, until: u64, max_age: bool, expires: bool,
+            secure: bool, http_only: bool, partitioned: bool, max_age: Option<u64>, expires: Option<u64>,
         ) {
-            let lifetime = (max_age || expires).then_some(Lifetime { until, max_age, expires });
+            let lifetime = Lifetime { max_age, expires };
             let attributes =
                 Attributes { path, domain, secure, http_only, partitioned, same_site: None, lifetime };
             let pin = Pin { service, task, attributes };
