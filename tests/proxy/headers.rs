@@ -2,7 +2,7 @@ use sticky::proxy::Settings;
 
 use crate::backend::Backend;
 use crate::client::{Connection, get};
-use crate::proxy::{Bench, keys, service, settings};
+use crate::proxy::{Bench, keys, learn, service, settings};
 
 /// Head lines as the backend saw them, names in lower case, sorted.
 fn seen(bench: &Bench, headers: &[(&str, &str)]) -> Vec<String> {
@@ -79,6 +79,46 @@ fn a_trusted_proxy_is_believed() {
         ]
     );
     assert_eq!(get(bench.addr, "/", &CLAIMS).header("x-request-id"), Some("claimed"));
+}
+
+#[test]
+fn our_cookie_is_between_the_client_and_us() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], learn)]);
+    let good = get(bench.addr, "/ping", &[]).value("sticky_lb").unwrap();
+    let cookies = |line: &str| -> Vec<String> {
+        let lines = seen(&bench, &[("Cookie", line)]);
+        lines.iter().filter_map(|line| Some(line.strip_prefix("cookie: ")?.to_owned())).collect()
+    };
+    assert_eq!(cookies(&format!("session=1; sticky_lb={good}; b=2")), ["session=1; b=2"]);
+    assert_eq!(cookies(&format!("sticky_lb={good}; session=1")), ["session=1"]);
+    // Alone it does not count, and is ours all the same; cut, it still names our key.
+    assert_eq!(cookies(&format!("sticky_lb={good}")), [""; 0]);
+    assert_eq!(cookies(&format!("session=1; sticky_lb={}", &good[..20])), ["session=1"]);
+    // The application may have one of this name for itself.
+    assert_eq!(cookies("session=1; sticky_lb=mine"), ["session=1; sticky_lb=mine"]);
+    assert_eq!(cookies("a=1;b=\"2 3\" ; =;;c"), ["a=1;b=\"2 3\" ; =;;c"]);
+}
+
+#[test]
+fn names_that_look_like_ours_do_not_pass() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let claims = [
+        ("X_Forwarded_For", "203.0.113.9"),
+        ("X-Real_IP", "203.0.113.9"),
+        ("X_Forwarded_Prefix", "/evil"),
+        ("X_Request_ID", "1"),
+        ("My_Header", "1"),
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAMAAABkAAQAoAAAAAIAAAAA"),
+    ];
+    let lines = seen(&bench, &claims).join("\n");
+    assert!(lines.contains("my_header: 1"), "{lines}");
+    for gone in ["203.0.113.9", "evil", "request_id", "upgrade", "http2", "connection"] {
+        assert!(!lines.contains(gone), "{gone} in {lines}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::service::{Backend, Service};
 use super::tag::Tag;
 use crate::clients::ClientTable;
 use crate::keys::Keys;
-use crate::model::{CookieMode, State};
+use crate::model::{CookieAffinity, CookieMode, State};
 
 /// What a request carries that a choice can go by; read once, whatever is tried.
 #[derive(Default)]
@@ -24,44 +24,59 @@ pub(super) struct Presented {
     /// Of a cookie.
     pub pin: Option<Pin>,
     bad: Option<Bad>,
+    /// Some cookie is ours, whatever it says.
+    sealed: bool,
     /// Of a header.
     pub tag: Option<Tag>,
 }
 
 impl Presented {
     pub(super) fn read(headers: &HeaderMap, route: &Route, keys: &Keys, now: u64) -> Self {
-        let tagged = route.services.iter().filter_map(|service| service.header.as_ref());
-        let tag = tagged.filter_map(|name| Tag::read(headers, name, keys)).next();
+        let tag = route.services.iter().find_map(|service| {
+            let tag = Tag::read(headers, service.header.as_ref()?, keys)?;
+            let is_here = |other: &&Arc<Service>| other.hash == tag.pin.service;
+            route.services.iter().any(|other| is_here(&other)).then_some(tag)
+        });
         Self { tag, ..Self::cookie(headers, route, keys, now) }
+    }
+
+    /// Takes our cookies off a request: they are between the client and us.
+    pub(super) fn take_off(&self, headers: &mut HeaderMap, route: &Route, keys: &Keys) {
+        if self.sealed {
+            cookies::remove(headers, |name, value| {
+                named(route, name).is_some() && seal::is_ours(keys, value)
+            });
+        }
     }
 
     /// The first cookie of ours that opens for a service of this route, if it counts.
     fn cookie(headers: &HeaderMap, route: &Route, keys: &Keys, now: u64) -> Self {
-        let mut bad = None;
+        let mut found = Self::default();
         for (name, value) in cookies::pairs(headers) {
-            let named = |service: &&Arc<Service>| {
-                service.cookie.as_ref().is_some_and(|cookie| cookie.own_name.as_bytes() == name)
-            };
-            let Some(first) = route.services.iter().find(named) else { continue };
-            let own_name = first.cookie.as_ref().map_or("", |cookie| &cookie.own_name);
-            match seal::open(keys, own_name, value, now) {
+            let Some(own) = named(route, name) else { continue };
+            found.sealed |= seal::is_ours(keys, value);
+            let bad = match seal::open(keys, &own.own_name, value, now) {
                 Ok(pin) => {
-                    let service =
-                        route.services.iter().filter(named).find(|s| s.hash == pin.service);
-                    let Some(cookie) = service.and_then(|service| service.cookie.as_ref()) else {
-                        bad = bad.or(Some(Bad::Invalid));
-                        continue;
-                    };
-                    // Alone it does not count: the application's session is over, or was never begun.
-                    let counts = cookie.mode == CookieMode::Insert
-                        || cookies::present(headers, &cookie.names) != 0;
-                    return Self { pin: counts.then_some(pin), bad: None, tag: None };
+                    let own = |service: &&Arc<Service>| service.hash == pin.service;
+                    let service = route.services.iter().find(own);
+                    let cookie = service.and_then(|service| service.cookie.as_ref());
+                    if let Some(cookie) = cookie.filter(|c| c.own_name.as_bytes() == name) {
+                        // Alone it does not count: the application's session is over, or was never begun.
+                        let counts = cookie.mode == CookieMode::Insert
+                            || cookies::present(headers, &cookie.names) != 0;
+                        found.pin = counts.then_some(pin);
+                        found.bad = None;
+                        return found;
+                    }
+                    Bad::Invalid
                 }
-                Err(Bad::Expired) => bad = Some(Bad::Expired),
-                Err(Bad::Invalid) => bad = bad.or(Some(Bad::Invalid)),
+                Err(bad) => bad,
+            };
+            if bad == Bad::Expired || found.bad.is_none() {
+                found.bad = Some(bad);
             }
         }
-        Self { pin: None, bad, tag: None }
+        found
     }
 
     /// The cookie comes before the header.
@@ -78,6 +93,12 @@ impl Presented {
             (None, None) => Reason::New,
         }
     }
+}
+
+/// The cookie affinity of a route whose own cookie has this name.
+fn named<'r>(route: &'r Route, name: &[u8]) -> Option<&'r CookieAffinity> {
+    let affinities = route.services.iter().filter_map(|service| service.cookie.as_ref());
+    affinities.into_iter().find(|cookie| cookie.own_name.as_bytes() == name)
 }
 
 /// A backend, and why.

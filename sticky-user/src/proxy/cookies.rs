@@ -1,7 +1,7 @@
 //! The cookies of a request.
 
-use http::HeaderMap;
 use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 
 /// Name and value of every cookie, in the order they were sent (RFC 6265, section 4.2.1); what has no `=` is left out.
 pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -9,11 +9,35 @@ pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])>
         .get_all(COOKIE)
         .into_iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
-        .filter_map(|pair| {
-            let at = pair.iter().position(|byte| *byte == b'=')?;
-            let (name, value) = (pair.get(..at)?, pair.get(at + 1..)?);
-            Some((name.trim_ascii(), value.trim_ascii()))
+        .filter_map(pair)
+}
+
+/// Takes the cookies off that `is_ours` names, and leaves every other byte; a header with none left goes too.
+pub(super) fn remove(headers: &mut HeaderMap, is_ours: impl Fn(&[u8], &[u8]) -> bool) {
+    let lines: Vec<HeaderValue> = headers
+        .get_all(COOKIE)
+        .into_iter()
+        .filter_map(|line| {
+            let kept = line.as_bytes().split(|byte| *byte == b';');
+            let kept: Vec<&[u8]> = kept
+                .filter(|text| !pair(text).is_some_and(|(name, value)| is_ours(name, value)))
+                .collect();
+            let line = kept.join(&b';');
+            let line = line.trim_ascii_start();
+            // A part of a valid value is one.
+            (!line.is_empty()).then(|| HeaderValue::from_bytes(line).ok()).flatten()
         })
+        .collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        headers.append(COOKIE, line);
+    }
+}
+
+fn pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = (text.get(..at)?, text.get(at + 1..)?);
+    Some((name.trim_ascii(), value.trim_ascii()))
 }
 
 /// Which of `names` are among them, by position; those beyond 32 are not told.
@@ -30,7 +54,6 @@ pub(super) fn bit(names: &[String], name: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     #[test]
     fn pairs_of_several_headers() {
@@ -44,5 +67,21 @@ mod tests {
         assert_eq!(all, want);
         let names = ["c".to_owned(), "z".to_owned(), "a".to_owned()];
         assert_eq!(present(&headers, &names), 0b101);
+    }
+
+    #[test]
+    fn ours_are_taken_off_and_the_rest_is_left() {
+        for (line, want) in [
+            ("a=1; own=x; b=2", Some("a=1; b=2")),
+            ("own=x;  a=1;b", Some("a=1;b")),
+            ("a=\"1 2\";own=x", Some("a=\"1 2\"")),
+            ("own=x; own=y", None),
+            ("own=mine; x", Some("own=mine; x")),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.append(COOKIE, HeaderValue::from_static(line));
+            remove(&mut headers, |name, value| name == b"own" && value != b"mine");
+            assert_eq!(headers.get(COOKIE).map(|v| v.to_str().unwrap()), want, "{line}");
+        }
     }
 }

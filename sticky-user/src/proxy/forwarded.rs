@@ -98,6 +98,11 @@ impl Peer {
         id: &HeaderValue,
     ) {
         headers.reserve(8);
+        let lookalikes: Vec<_> =
+            headers.keys().filter(|name| is_lookalike(name)).cloned().collect();
+        for name in lookalikes {
+            headers.remove(name);
+        }
         headers.insert(&X_REQUEST_ID, id.clone());
         headers.insert(HOST, host.clone());
         let mut last = self.last.borrow_mut();
@@ -151,6 +156,14 @@ impl Peer {
         }
         forwarded.push_str(if self.https { ";proto=https" } else { ";proto=http" });
         PerHost { host: host.clone(), port: HeaderValue::from(port), forwarded: text(&forwarded) }
+    }
+}
+
+/// `X_Real_IP` is `X-Real-IP` to an application that gets headers as variables (RFC 3875, section 4.1.18).
+fn is_lookalike(name: &HeaderName) -> bool {
+    name.as_str().contains('_') && {
+        let name = name.as_str().replace('_', "-");
+        name.starts_with("x-forwarded-") || matches!(name.as_str(), "x-real-ip" | "x-request-id")
     }
 }
 
@@ -227,6 +240,8 @@ mod tests {
         ("x-forwarded-port", "443"),
         ("x-real-ip", "203.0.113.66"),
         ("forwarded", "for=203.0.113.9"),
+        ("x_forwarded_for", "203.0.113.66"),
+        ("x_real-ip", "203.0.113.66"),
     ];
 
     #[test]

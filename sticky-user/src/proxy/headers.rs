@@ -16,9 +16,13 @@ pub(super) static X_UPSTREAM_RESPONSE_TIME: HeaderName =
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// The protocol a request wants to change to, or a response changes to.
+/// The protocol a request wants to change to, or a response changes to. HTTP/2 is none: requests in it would pass by us.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(UPGRADE)?;
+    let mut protocols = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    if protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"h2c")) {
+        return None;
+    }
     listed(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade")).then(|| value.clone())
 }
 
@@ -100,6 +104,18 @@ mod tests {
             headers,
             map(&[("host", "a"), ("content-length", "0"), ("origin", "http://other")])
         );
+    }
+
+    #[test]
+    fn an_upgrade_to_http_2_goes() {
+        let mut headers = map(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+        ]);
+        let wanted = upgrade(&headers);
+        strip_request(&mut headers, wanted);
+        assert_eq!(headers, HeaderMap::new());
     }
 
     #[test]
