@@ -17,6 +17,7 @@ mod learn;
 mod listener;
 mod metrics;
 mod owners;
+mod patience;
 mod preface;
 mod random;
 mod rate;

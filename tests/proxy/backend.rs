@@ -127,11 +127,30 @@ fn converse(mut stream: TcpStream, state: &State) -> Option<()> {
                 write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf").ok()?;
                 return stream.shutdown(Shutdown::Both).ok();
             }
+            "/quiet" | "/quiet-events" => {
+                let kind = if path == "/quiet" { "text/plain" } else { "Text/Event-Stream; x=y" };
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 8\r\n\r\nhalf"
+                )
+                .ok()?;
+                std::thread::sleep(Duration::from_millis(request.number()));
+                write!(stream, "rest").ok()?;
+            }
+            "/huge-head" => {
+                let line = format!("X: {}", "a".repeat(70_000));
+                send(&mut stream, "200 OK", &[line], b"")?;
+            }
+            "/raw" => {
+                let line = request.all("x-raw").next()?.replace("\\r", "\r").replace("\\n", "\n");
+                stream.write_all(line.as_bytes()).ok()?;
+                return stream.shutdown(Shutdown::Both).ok();
+            }
             "/garbage" => {
                 stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n").ok()?;
                 return stream.shutdown(Shutdown::Both).ok();
             }
-            "/silent" => std::thread::sleep(Duration::from_secs(30)),
+            "/deaf" | "/silent" => std::thread::sleep(Duration::from_secs(30)),
             "/slow" => {
                 std::thread::sleep(Duration::from_millis(request.number()));
                 send(&mut stream, "200 OK", &[], state.name.as_bytes())?;
@@ -188,7 +207,7 @@ fn read(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) -> Option<Req
     if request.all("expect").next().is_some() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
     }
-    if request.target == "/early" {
+    if matches!(&*request.target, "/early" | "/deaf") {
         return Some(request);
     }
     let length: Option<u64> = request.all("content-length").next().and_then(|n| n.parse().ok());

@@ -152,19 +152,6 @@ fn connections_to_backends_are_used_again() {
 }
 
 #[test]
-fn a_silent_backend_is_504() {
-    let backend = Backend::start("a");
-    let timeouts = Timeouts { response: Duration::from_millis(300), ..settings().timeouts };
-    let bench = Bench::start(Settings { timeouts, ..settings() }, keys());
-    bench.publish(vec![service("s", &[&backend], |_| {})]);
-    let began = Instant::now();
-    let response = get(bench.addr, "/silent", &[]);
-    assert_eq!(response.status, 504);
-    assert!(began.elapsed() < Duration::from_secs(3));
-    assert_eq!(get(bench.addr, "/slow?ms=100", &[]).status, 200);
-}
-
-#[test]
 fn a_response_that_breaks_off_ends_the_connection() {
     let backend = Backend::start("a");
     let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);

@@ -6,6 +6,7 @@ mod affinity;
 mod attributes;
 mod backend;
 mod client;
+mod crash;
 mod drain;
 mod failure;
 mod forgery;

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep};
 
 use super::exchange::Exchange;
+use super::patience::Patience;
 
 /// How far a request's body has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +23,35 @@ pub(super) enum Progress {
     Broken,
 }
 
-/// Why a request's body ends before its end.
+/// A request's body as seen by who waits for the response.
+pub(super) struct Upload {
+    progress: Cell<Progress>,
+    /// The next piece is the client's to send.
+    waits: Cell<bool>,
+    pieces: Cell<u64>,
+}
+
+impl Upload {
+    pub(super) const fn progress(&self) -> Progress {
+        self.progress.get()
+    }
+
+    /// Whether it has moved on since `pieces` was this function's last answer, or waits for the client; the new number,
+    /// or `None` if the backend does not take it.
+    pub(super) fn moved_on(&self, pieces: u64) -> Option<u64> {
+        let now = self.pieces.get();
+        let moves = self.waits.get() || now != pieces;
+        (self.progress.get() == Progress::Reading && moves).then_some(now)
+    }
+}
+
+/// Why a body ends before its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
-    #[error("the client sent nothing for too long")]
+    #[error("nothing came for too long")]
     Stalled,
     #[error(transparent)]
-    Client(hyper::Error),
+    Broken(hyper::Error),
 }
 
 /// Body of a request towards a backend.
@@ -40,24 +62,23 @@ pub(super) enum RequestBody {
 
 pub(super) struct Streaming {
     inner: Incoming,
-    progress: Rc<Cell<Progress>>,
-    limit: Duration,
-    /// Made at the first wait.
-    stall: Option<Pin<Box<Sleep>>>,
-    /// Something came since the stall was last set.
-    moved: bool,
+    upload: Rc<Upload>,
+    patience: Patience,
 }
 
 impl RequestBody {
     /// The body of a request, and how to see how far it is; `None` if it is empty.
-    pub(super) fn new(inner: Incoming, limit: Duration) -> (Self, Option<Rc<Cell<Progress>>>) {
+    pub(super) fn new(inner: Incoming, limit: Duration) -> (Self, Option<Rc<Upload>>) {
         if inner.is_end_stream() {
             return (Self::Empty, None);
         }
-        let progress = Rc::new(Cell::new(Progress::Reading));
-        let streaming =
-            Streaming { inner, progress: progress.clone(), limit, stall: None, moved: false };
-        (Self::Streaming(streaming), Some(progress))
+        let upload = Rc::new(Upload {
+            progress: Cell::new(Progress::Reading),
+            waits: Cell::new(false),
+            pieces: Cell::new(0),
+        });
+        let patience = Patience::new(limit);
+        (Self::Streaming(Streaming { inner, upload: upload.clone(), patience }), Some(upload))
     }
 }
 
@@ -92,26 +113,23 @@ impl Body for RequestBody {
 
 impl Streaming {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        let Self { inner, upload, patience } = self;
+        match Pin::new(&mut *inner).poll_frame(cx) {
             Poll::Ready(frame) => {
-                self.moved = true;
+                patience.moved();
+                upload.waits.set(false);
+                upload.pieces.set(upload.pieces.get() + 1);
                 match &frame {
-                    Some(Err(_)) => self.progress.set(Progress::Broken),
-                    Some(Ok(_)) if !self.inner.is_end_stream() => {}
-                    _ => self.progress.set(Progress::Done),
+                    Some(Err(_)) => upload.progress.set(Progress::Broken),
+                    Some(Ok(_)) if !inner.is_end_stream() => {}
+                    _ => upload.progress.set(Progress::Done),
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
             Poll::Pending => {
-                let deadline = Instant::now() + self.limit;
-                let stall =
-                    self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                if self.moved {
-                    self.moved = false;
-                    stall.as_mut().reset(deadline);
-                }
-                ready!(stall.as_mut().poll(cx));
-                self.progress.set(Progress::Stalled);
+                upload.waits.set(true);
+                ready!(patience.poll(cx));
+                upload.progress.set(Progress::Stalled);
                 Poll::Ready(Some(Err(BodyError::Stalled)))
             }
         }
@@ -126,17 +144,23 @@ pub(super) struct ResponseBody {
 
 enum Kind {
     Text(Option<Bytes>),
-    Upstream(Incoming),
+    /// With how long the backend may be silent, if there is a limit.
+    Upstream(Incoming, Option<Patience>),
 }
 
 impl ResponseBody {
-    /// What a backend sends.
-    pub(super) fn upstream(inner: Incoming, mut exchange: Exchange) -> Self {
+    /// What a backend sends; it may be silent for as long as `silence`.
+    pub(super) fn upstream(
+        inner: Incoming,
+        silence: Option<Duration>,
+        mut exchange: Exchange,
+    ) -> Self {
         if inner.is_end_stream() {
             exchange.complete();
             return Self { kind: Kind::Text(None), exchange: Some(exchange) };
         }
-        Self { kind: Kind::Upstream(inner), exchange: Some(exchange) }
+        let patience = silence.map(Patience::new);
+        Self { kind: Kind::Upstream(inner, patience), exchange: Some(exchange) }
     }
 
     /// What we say ourselves.
@@ -154,18 +178,24 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let inner = match &mut this.kind {
+        let (inner, patience) = match &mut this.kind {
             Kind::Text(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Kind::Upstream(inner) => inner,
+            Kind::Upstream(inner, patience) => (inner, patience),
         };
-        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
+            let Some(patience) = patience else { return Poll::Pending };
+            return patience.poll(cx).map(|()| Some(Err(BodyError::Stalled)));
+        };
+        if let Some(patience) = patience {
+            patience.moved();
+        }
         let ended = match &frame {
             None => true,
             Some(Err(_)) => false,
@@ -179,13 +209,13 @@ impl Body for ResponseBody {
                 exchange.complete();
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Text(text) => text.is_none(),
-            Kind::Upstream(inner) => inner.is_end_stream(),
+            Kind::Upstream(inner, _) => inner.is_end_stream(),
         }
     }
 
@@ -194,7 +224,7 @@ impl Body for ResponseBody {
             Kind::Text(text) => {
                 SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
             }
-            Kind::Upstream(inner) => inner.size_hint(),
+            Kind::Upstream(inner, _) => inner.size_hint(),
         }
     }
 }

@@ -15,6 +15,9 @@ use super::reason::Reason;
 use super::service::{Backend, Service};
 use super::upstream::Lease;
 
+/// In the log and the metrics, as in nginx's: the client went away before there was an answer.
+const CLIENT_LEFT: u16 = 499;
+
 /// Ends by being dropped.
 pub(super) struct Exchange {
     began: Instant,
@@ -23,7 +26,7 @@ pub(super) struct Exchange {
     pub host: Option<HeaderValue>,
     pub client: IpAddr,
     pub id: HeaderValue,
-    status: StatusCode,
+    status: Option<StatusCode>,
     bytes: u64,
     complete: bool,
     upstream: Option<Upstream>,
@@ -51,13 +54,17 @@ impl Exchange {
             host: None,
             client,
             id: HeaderValue::from_static("-"),
-            status: StatusCode::OK,
+            status: None,
             bytes: 0,
             complete: false,
             upstream: None,
             service: None,
             phase: Some(phase),
         }
+    }
+
+    fn code(&self) -> u16 {
+        self.status.map_or(CLIENT_LEFT, |status| status.as_u16())
     }
 
     pub(super) fn path(&self) -> &str {
@@ -69,7 +76,7 @@ impl Exchange {
     }
 
     pub(super) const fn status(&mut self, status: StatusCode) {
-        self.status = status;
+        self.status = Some(status);
     }
 
     /// The request, counted by [`Service::enter`], goes to this backend now; one it went to before is done with it.
@@ -130,7 +137,7 @@ impl Exchange {
             method = self.method.as_str(),
             host,
             path = self.path(),
-            status = self.status.as_u16(),
+            status = self.code(),
             bytes = self.bytes,
             ms = millis(took),
             upstream_ms = self.upstream.as_ref().and_then(|upstream| upstream.took).map(millis),
@@ -148,7 +155,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let took = self.began.elapsed();
         if let Some(service) = &self.service {
-            service.stats.finished(self.status.as_u16(), took);
+            service.stats.finished(self.code(), took);
         }
         if let Some(reason) = self.choice().map(|choice| choice.reason) {
             self.count(reason);

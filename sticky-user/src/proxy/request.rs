@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{Method, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -55,7 +56,16 @@ fn relay(
         tunnel::join(worker, client, backend, exchange);
         return response.map(|_| ResponseBody::detached());
     }
-    response.map(|body| ResponseBody::upstream(body, exchange))
+    let silence = Some(worker.timeouts().silence).filter(|_| !is_event_stream(&response));
+    response.map(|body| ResponseBody::upstream(body, silence, exchange))
+}
+
+/// Server-sent events come when there are some (HTML standard, section 9.2).
+fn is_event_stream(response: &Response<Incoming>) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.get(..EVENTS.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 /// The request with all that does not change between attempts.
@@ -92,6 +102,9 @@ async fn forward(
     let mut route = find(&routes, &name, exchange)?;
     exchange.service = route.services.first().cloned();
     if !https && route.services.iter().any(|service| service.ssl_only) {
+        if name.is_empty() {
+            return Err(Refusal::BadHost);
+        }
         let target = format!("https://{name}{}", exchange.query());
         return Err(Refusal::Redirect(StatusCode::PERMANENT_REDIRECT, target));
     }
@@ -102,7 +115,7 @@ async fn forward(
         Presented::default()
     };
     let asked = Asked { worker, peer, client: exchange.client, https, presented, now };
-    let mut outgoing = Outgoing::new(&asked, request, &host, &exchange.id);
+    let mut outgoing = Outgoing::new(&asked, &route, request, &host, &exchange.id);
 
     let mut failed: Vec<u64> = Vec::new();
     let mut last = Refusal::NoBackend;

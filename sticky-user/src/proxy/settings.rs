@@ -53,8 +53,10 @@ pub struct Timeouts {
     pub write: Duration,
     /// A connection to a backend.
     pub connect: Duration,
-    /// From the whole request sent to the head of the response.
+    /// From the whole request sent to the head of the response; and a request's body that the backend does not take.
     pub response: Duration,
+    /// A response's body without a byte from the backend; streams of events may be silent for ever.
+    pub silence: Duration,
     /// An upstream connection without a request.
     pub upstream_idle: Duration,
     /// A request for a service that has no backend just now (stop-first update).
@@ -70,6 +72,7 @@ impl Default for Timeouts {
             write: Duration::from_secs(75),
             connect: Duration::from_secs(2),
             response: Duration::from_secs(60),
+            silence: Duration::from_secs(300),
             upstream_idle: Duration::from_secs(60),
             gap: Duration::from_secs(5),
         }

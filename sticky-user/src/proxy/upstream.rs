@@ -1,6 +1,6 @@
 //! Connections to backends: kept alive, owned by one worker, used again as long as both ends want to.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
@@ -12,10 +12,10 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::spawn_local;
+use tokio::task::{AbortHandle, spawn_local};
 use tracing::debug;
 
-use super::body::{Progress, RequestBody};
+use super::body::{Progress, RequestBody, Upload};
 use super::settings::{Limits, Timeouts};
 
 /// Silence after which the kernel asks whether the other end is still there.
@@ -32,16 +32,27 @@ pub(super) struct Pool {
 
 struct Idle {
     sender: SendRequest<RequestBody>,
+    task: Task,
     since: Instant,
+}
+
+/// What moves the bytes of a connection: ends with it, or it would wait for a backend that nobody waits for any more.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A connection in use, to be given back when the response has been read.
 pub(super) struct Lease {
     pub sender: SendRequest<RequestBody>,
+    task: Task,
     /// It has carried requests before.
     pub reused: bool,
     /// How far the request's body is; `None`: it had none.
-    pub body: Option<Rc<Cell<Progress>>>,
+    pub body: Option<Rc<Upload>>,
     /// Where it goes when it is free; `None`: it is one client's alone.
     key: Option<u64>,
     pool: Rc<Pool>,
@@ -65,11 +76,13 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
         let keep = self.keep.min(oldest);
-        while let Some(Idle { sender, .. }) = connections.pop_if(|idle| idle.since.elapsed() < keep)
+        while let Some(Idle { sender, task, .. }) =
+            connections.pop_if(|idle| idle.since.elapsed() < keep)
         {
             if sender.is_ready() {
                 return Some(Lease {
                     sender,
+                    task,
                     reused: true,
                     body: None,
                     key: Some(key),
@@ -97,13 +110,13 @@ impl Pool {
         }
         let (sender, connection) =
             self.http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        spawn_local(async move {
+        let task = spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 debug!(%addr, %error, "upstream connection ended");
             }
         });
-        let key = preface.is_none().then_some(key);
-        Ok(Lease { sender, reused: false, body: None, key, pool: self.clone() })
+        let (key, task) = (preface.is_none().then_some(key), Task(task.abort_handle()));
+        Ok(Lease { sender, task, reused: false, body: None, key, pool: self.clone() })
     }
 
     /// Closes what was idle for too long, and what belongs to backends that are gone.
@@ -122,12 +135,12 @@ impl Lease {
     /// The response has been read to its end.
     pub(super) fn give_back(self) {
         // A backend that answers before it has read the request leaves the rest of it on the connection.
-        let sent = self.body.is_none_or(|body| body.get() == Progress::Done);
+        let sent = self.body.is_none_or(|body| body.progress() == Progress::Done);
         let Some(key) = self.key.filter(|_| sent && !self.sender.is_closed()) else { return };
         let mut idle = self.pool.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
         if connections.len() < self.pool.limit {
-            connections.push(Idle { sender: self.sender, since: Instant::now() });
+            connections.push(Idle { sender: self.sender, task: self.task, since: Instant::now() });
         }
     }
 }

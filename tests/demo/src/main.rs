@@ -46,7 +46,7 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
             TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
         tokio::spawn(line::serve(lines, app.clone()));
     }
-    eprintln!("sticky-demo: instance {} listens on {}", app.instance, args.listen);
+    eprintln!("sticky-demo: instance {} listens on {}", app.instance, http.local_addr()?);
 
     let server = serve::Server::new(http, app.clone());
     tokio::select! {

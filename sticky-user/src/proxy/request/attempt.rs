@@ -1,6 +1,5 @@
 //! One attempt at one backend. What was sent is sent again only if that cannot do harm.
 
-use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -15,11 +14,12 @@ use tracing::debug;
 
 use super::Asked;
 use crate::model::CookieMode;
-use crate::proxy::body::{Progress, RequestBody};
+use crate::proxy::body::{Progress, RequestBody, Upload};
 use crate::proxy::choice::Choice;
 use crate::proxy::forwarded::X_FORWARDED_PREFIX;
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
+use crate::proxy::routes::Route;
 use crate::proxy::service::Service;
 use crate::proxy::upstream::Lease;
 use crate::proxy::{cookies, headers, preface};
@@ -29,7 +29,7 @@ pub(super) struct Outgoing {
     /// Taken while an attempt is on.
     next: Option<(Parts, RequestBody)>,
     uri: Uri,
-    progress: Option<Rc<Cell<Progress>>>,
+    upload: Option<Rc<Upload>>,
     /// It may be sent twice: idempotent (RFC 9110, section 9.2.2), and without a body.
     repeatable: bool,
     /// Take no connection that was used before.
@@ -51,6 +51,7 @@ pub(super) enum Failure {
 impl Outgoing {
     pub(super) fn new(
         asked: &Asked<'_>,
+        route: &Route,
         request: Request<Incoming>,
         host: &HeaderValue,
         id: &HeaderValue,
@@ -60,6 +61,8 @@ impl Outgoing {
         let upgrades = protocol.is_some();
         headers::strip_request(&mut parts.headers, protocol);
         asked.peer.tell(&mut parts.headers, host, asked.client, id);
+        let shared = &asked.worker.shared;
+        asked.presented.take_off(&mut parts.headers, route, &shared.keys.load());
         if let Some(tag) = &asked.presented.tag {
             parts.headers.insert(tag.name.clone(), tag.value.clone());
         }
@@ -67,12 +70,12 @@ impl Outgoing {
         if parts.uri.authority().is_some() {
             parts.uri = origin_form(&parts.uri);
         }
-        let (body, progress) = RequestBody::new(body, asked.worker.shared.settings.timeouts.body);
+        let (body, upload) = RequestBody::new(body, shared.settings.timeouts.body);
         Self {
             uri: parts.uri.clone(),
-            repeatable: progress.is_none() && !upgrades && is_idempotent(&parts.method),
+            repeatable: upload.is_none() && !upgrades && is_idempotent(&parts.method),
             next: Some((parts, body)),
-            progress,
+            upload,
             fresh: false,
             present: 0,
         }
@@ -95,17 +98,20 @@ impl Outgoing {
             self.next.take().expect("every failure that is tried again puts it back");
         self.fit(&mut parts, &choice.service);
         let spare = self.repeatable.then(|| parts.clone());
-        lease.body = self.progress.clone();
+        lease.body = self.upload.clone();
         let (reused, backend) = (lease.reused, choice.backend());
         let result = {
             let mut sent = pin!(lease.sender.try_send_request(Request::from_parts(parts, body)));
             let limit = asked.worker.shared.settings.timeouts.response;
+            let mut pieces = 0;
             loop {
-                match timeout(limit, &mut sent).await {
-                    Ok(result) => break result,
-                    // The time for an answer begins when the whole request is there.
-                    Err(_) if self.reading() => {}
-                    Err(_) => return Err(Failure::Final(Refusal::Timeout)),
+                if let Ok(result) = timeout(limit, &mut sent).await {
+                    break result;
+                }
+                // The time for an answer begins when the whole request is there.
+                match self.upload.as_ref().and_then(|upload| upload.moved_on(pieces)) {
+                    Some(now) => pieces = now,
+                    None => return Err(Failure::Final(Refusal::Timeout)),
                 }
             }
         };
@@ -122,7 +128,7 @@ impl Outgoing {
                 Failure::Elsewhere(Refusal::Unreachable)
             });
         }
-        match self.progress.as_ref().map(|progress| progress.get()) {
+        match self.upload.as_ref().map(|upload| upload.progress()) {
             Some(Progress::Stalled) => return Err(Failure::Final(Refusal::Stalled)),
             Some(Progress::Broken) => return Err(Failure::Final(Refusal::BrokenBody)),
             _ => {}
@@ -180,10 +186,6 @@ impl Outgoing {
     /// one that must not be sent twice had better not meet that.
     const fn oldest(&self) -> Duration {
         if self.repeatable { Duration::MAX } else { Duration::from_secs(1) }
-    }
-
-    fn reading(&self) -> bool {
-        self.progress.as_ref().is_some_and(|progress| progress.get() == Progress::Reading)
     }
 }
 
