@@ -86,7 +86,7 @@ pub enum Reach {
 pub trait DataPath: Send + 'static {
     /// What is loaded, also what another process of sticky left.
     fn loaded(&mut self) -> Result<Loaded, Error>;
-    /// Where each address is; puts the reply hooks in place that are still missing.
+    /// Where each address is; also follows what became of the interfaces, and puts the hooks in place that are missing.
     fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error>;
     /// Makes the changes, in the plan's order.
     fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error>;
@@ -147,9 +147,11 @@ pub trait DataPathView: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Interface {
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `generic`, or `none` while nothing can be attached.
     pub mode: String,
     pub pinned: bool,
+    /// Why nothing is attached.
+    pub problem: Option<String>,
 }
 
 /// Sums over all CPUs.

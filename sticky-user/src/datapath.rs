@@ -8,6 +8,8 @@ mod attach;
 mod clients;
 mod counters;
 mod execute;
+mod follow;
+mod foreign;
 mod load;
 mod log;
 mod netlink;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use sticky_common::hash::HashKey;
+use tokio::sync::watch;
 
 pub use attach::XdpMode;
 pub use clients::Clients;
@@ -46,12 +49,14 @@ pub struct Settings {
 pub enum Error {
     #[error("missing {capability} to {what}; run as root or grant the capability")]
     NotPermitted { capability: &'static str, what: String },
-    #[error("interface {0} does not exist; `ip link` lists those that do")]
+    #[error(
+        "interface {0} is not there; it is attached when it appears, `ip link` lists those that are there"
+    )]
     NoInterface(String),
     #[error(
-        "interface {name} already has the XDP program {program} of someone else; detach it first (`ip link set dev {name} xdp off`)"
+        "interface {name} has the XDP program{program} of someone else, which is left alone: {remedy}, or name other interfaces with --iface"
     )]
-    Foreign { name: String, program: String },
+    Foreign { name: String, program: String, remedy: String },
     #[error("cannot attach to {name} in {mode} mode: {cause}")]
     Attach { name: String, mode: &'static str, cause: String },
     #[error(
@@ -76,6 +81,8 @@ pub struct DataPath {
     pub clients: Arc<Clients>,
     /// Counters and interfaces.
     pub view: Arc<View>,
+    /// Counts the changes of this host's links and addresses: when to look again.
+    pub changes: watch::Receiver<u64>,
 }
 
 /// Loads or adopts, and attaches. `runtime` serves netlink requests; call it outside of any runtime.
@@ -83,15 +90,20 @@ pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Da
     let pins = pins::Pins::create(&settings.pin_dir)?;
     let mut loaded = load::load(settings, &pins, runtime)?;
     let maps = Arc::new(loaded.maps()?);
-    let links = netlink::Netlink::connect(runtime)
-        .map_err(|e| Error::failed("cannot talk to the kernel's netlink", e))?;
-    let mut hooks = attach::Hooks::new(loaded.programs, pins.clone());
-    let interfaces = hooks.attach_clients_side(settings, &links)?;
+    let no_netlink = |e| Error::failed("cannot talk to the kernel's netlink", e);
+    // Before the first look, so that nothing is missed after it.
+    let changes = follow::changes(runtime).map_err(no_netlink)?;
+    let netlink = netlink::Netlink::connect(runtime).map_err(no_netlink)?;
+    let mut hooks =
+        attach::Hooks::new(loaded.programs, pins.clone(), settings.clone(), runtime.clone());
+    let links = netlink.links().map_err(|e| Error::failed("cannot list the interfaces", e))?;
+    hooks.begin(&links)?;
     let index = Arc::new(ArcSwap::default());
     Ok(DataPath {
         clients: Arc::new(Clients::new(Arc::clone(&maps), Arc::clone(&index), settings.hash_key)),
-        view: Arc::new(View::new(Arc::clone(&maps), Arc::clone(&index), interfaces)),
-        executor: Executor::new(maps, hooks, links, index, settings),
+        view: Arc::new(View::new(Arc::clone(&maps), Arc::clone(&index), hooks.shown())),
+        executor: Executor::new(maps, hooks, netlink, changes.routes, index, settings),
+        changes: changes.links,
     })
 }
 

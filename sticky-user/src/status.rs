@@ -34,9 +34,12 @@ pub struct DatapathStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceStatus {
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `generic`, or `none` while nothing can be attached.
     pub mode: String,
     pub pinned: bool,
+    /// Why nothing is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -208,8 +211,8 @@ fn rfc3339(time: SystemTime) -> String {
 }
 
 impl From<Interface> for InterfaceStatus {
-    fn from(Interface { name, mode, pinned }: Interface) -> Self {
-        Self { name, mode, pinned }
+    fn from(Interface { name, mode, pinned, problem }: Interface) -> Self {
+        Self { name, mode, pinned, problem }
     }
 }
 

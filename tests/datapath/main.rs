@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attach;
 mod forward;
 mod frames;
 mod not_ours;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{Program, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sticky::control::plan::{self, Build, Desired, DesiredBackend, DesiredService, Loaded, Plan};
 use sticky::control::{ClientRules, DataPath as _, Names, Reach, reconcile};
@@ -176,6 +176,11 @@ impl Runner {
         let xdp: &mut Xdp = ebpf.program_mut("sticky_xdp").context("sticky_xdp")?.try_into()?;
         xdp.load()?;
         Ok(Self { ebpf })
+    }
+
+    /// One of the programs; only `sticky_xdp` is loaded.
+    pub fn program(&mut self, name: &str) -> &mut Program {
+        self.ebpf.program_mut(name).expect("the object is built with this program")
     }
 
     /// Runs it once.

@@ -58,7 +58,8 @@ pub struct ServiceFile {
 }
 
 impl ServiceFile {
-    fn new(addresses: Vec<IpAddr>) -> anyhow::Result<Self> {
+    /// An empty one, for backends on these addresses.
+    pub fn new(addresses: Vec<IpAddr>) -> anyhow::Result<Self> {
         Ok(Self { dir: TempDir::new()?, addresses })
     }
 

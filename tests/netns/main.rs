@@ -5,6 +5,7 @@ mod crash;
 mod explain;
 mod fixture;
 mod harness;
+mod interfaces;
 mod mistakes;
 mod spread;
 mod takeover;

@@ -24,12 +24,17 @@ pub struct LineConnection {
 impl LineConnection {
     /// Connects from the address `source` and reads the greeting.
     pub fn open(source: IpAddr, to: SocketAddr) -> anyhow::Result<Self> {
+        Self::open_within(source, to, LIMIT)
+    }
+
+    /// The same with less patience for the connection.
+    pub fn open_within(source: IpAddr, to: SocketAddr, limit: Duration) -> anyhow::Result<Self> {
         let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
         socket
             .bind(&SocketAddr::new(source, 0).into())
             .with_context(|| format!("cannot send from {source}"))?;
         socket
-            .connect_timeout(&to.into(), LIMIT)
+            .connect_timeout(&to.into(), limit)
             .with_context(|| format!("cannot connect to {to} from {source}"))?;
         let stream = TcpStream::from(socket);
         stream.set_nodelay(true)?;

@@ -1,6 +1,5 @@
 //! sticky in front of a real, private Swarm. Needs root and `dockerd`.
 
-mod apcera;
 mod bystanders;
 mod fixture;
 mod harness;

@@ -1,4 +1,4 @@
-//! The loop: waits for a change of what was found or of this node's addresses, commits it, says so.
+//! The loop: waits for a change of what was found or of this node's addresses and links, commits it, says so.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,6 +29,8 @@ const SURVEY: Duration = Duration::from_secs(60);
 pub struct Inputs {
     pub found: watch::Receiver<Arc<Found>>,
     pub vips: watch::Receiver<Vec<IpAddr>>,
+    /// Counts the changes of this host's links.
+    pub links: watch::Receiver<u64>,
     pub occupied: Box<dyn Occupied + Send>,
     pub hash_key: HashKey,
     /// `None`: layer 7 only.
@@ -68,6 +70,7 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
             tokio::select! {
                 changed = inputs.found.changed() => changed,
                 changed = inputs.vips.changed() => changed,
+                changed = inputs.links.changed() => changed,
                 () = tokio::time::sleep(UPKEEP) => Ok(()),
             }
         };
@@ -79,6 +82,7 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         event_at = if Arc::ptr_eq(&found, &next) { Instant::now() } else { next.event_at };
         found = next;
         inputs.vips.mark_unchanged();
+        inputs.links.mark_unchanged();
     }
 }
 

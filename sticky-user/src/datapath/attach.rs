@@ -1,200 +1,218 @@
-//! Puts the programs on interfaces, by links that are pinned and later only updated.
+//! Puts the programs on interfaces, by links that are pinned and later only updated, and keeps them there while
+//! interfaces come and go.
 
-use std::collections::{HashMap, HashSet};
-use std::path::Path;
+mod held;
+mod tc;
+mod xdp;
 
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::TcAttachOptions;
-use aya::programs::xdp::{XdpLink, XdpMode as Flags};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, tc::SchedClassifierLink};
-use tracing::{debug, info, warn};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use super::load::{Programs, chain};
-use super::netlink::{Link, Netlink};
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tracing::{info, warn};
+
+use super::load::{self, Programs, chain};
+use super::netlink::Link;
 use super::pins::Pins;
 use super::{Error, Settings};
 use crate::control::Interface;
-
-/// How XDP is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
-    /// The driver's if it can, otherwise the kernel's generic one; which it was is said.
-    Auto,
-    Native,
-    Generic,
-}
-
-impl XdpMode {
-    const fn tries(self) -> &'static [Mode] {
-        match self {
-            Self::Auto => &[Mode::Native, Mode::Generic],
-            Self::Native => &[Mode::Native],
-            Self::Generic => &[Mode::Generic],
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Native,
-    Generic,
-}
-
-impl Mode {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-
-    const fn flags(self) -> Flags {
-        match self {
-            Self::Native => Flags::Driver,
-            Self::Generic => Flags::Skb,
-        }
-    }
-}
+use held::{Held, Hook};
+use xdp::Mode;
+pub use xdp::XdpMode;
 
 /// The programs and where they are.
 pub struct Hooks {
     programs: Programs,
     pins: Pins,
-    /// Interfaces that clients come in by.
-    clients: HashSet<u32>,
-    /// Interfaces with the reply hook.
-    replies: HashSet<u32>,
+    settings: Settings,
+    runtime: Handle,
+    held: Held,
+    /// Whom a hook was moved in front of already.
+    contested: HashMap<String, u32>,
+    /// The interfaces that clients come in by, as they were last found.
+    sides: BTreeMap<String, Result<(u32, Mode), String>>,
+    shown: Arc<ArcSwap<Vec<Interface>>>,
 }
 
 impl Hooks {
-    pub fn new(programs: Programs, pins: Pins) -> Self {
-        Self { programs, pins, clients: HashSet::new(), replies: HashSet::new() }
+    pub fn new(programs: Programs, pins: Pins, settings: Settings, runtime: Handle) -> Self {
+        let held = Held::adopt(pins.clone());
+        Self {
+            programs,
+            pins,
+            settings,
+            runtime,
+            held,
+            contested: HashMap::new(),
+            sides: BTreeMap::new(),
+            shown: Arc::default(),
+        }
     }
 
-    /// Attaches XDP and delivery where clients come in; takes them off interfaces that are no longer named.
-    pub fn attach_clients_side(
-        &mut self,
-        settings: &Settings,
-        netlink: &Netlink,
-    ) -> Result<Vec<Interface>, Error> {
-        let links = netlink.links().map_err(|e| Error::failed("cannot list the interfaces", e))?;
-        let mut attached = Vec::new();
-        let mut keep = HashSet::new();
-        for name in &settings.interfaces {
-            let found = links.iter().find(|(_, l)| l.name == *name);
-            let (index, _) = found.ok_or_else(|| Error::NoInterface(name.clone()))?;
-            // Delivery first: a choice that nobody delivers would fall through to the host.
-            let deliver = format!("deliver-{index}");
-            let program =
-                self.programs.deliver().map_err(|e| Error::failed("program", chain(&e)))?;
-            attach_tc(program, &self.pins.link(&deliver), name)
-                .map_err(|e| attach_error(name, "tc", e))?;
-            let (mode, pin) = self.attach_xdp(name, *index, settings.mode)?;
-            info!(interface = %name, mode = mode.as_str(), "XDP attached");
-            if settings.mode == XdpMode::Auto && mode == Mode::Generic {
-                warn!(interface = %name, "the driver has no native XDP; generic mode works but is slower");
-            }
-            self.clients.insert(*index);
-            keep.extend([deliver, pin]);
-            attached.push(Interface {
-                name: name.clone(),
-                mode: mode.as_str().into(),
-                pinned: true,
-            });
-        }
-        for stale in self.pins.links() {
-            let ours = stale.starts_with("deliver-") || stale.starts_with("xdp-");
-            if ours && !keep.contains(&stale) {
-                unpin(&self.pins.link(&stale));
-            }
-        }
-        Ok(attached)
+    /// The interfaces that clients come in by, now and after each change.
+    pub fn shown(&self) -> Arc<ArcSwap<Vec<Interface>>> {
+        Arc::clone(&self.shown)
     }
 
-    fn attach_xdp(
-        &mut self,
-        name: &str,
-        index: u32,
-        wanted: XdpMode,
-    ) -> Result<(Mode, String), Error> {
-        for mode in [Mode::Native, Mode::Generic] {
-            let pin = format!("xdp-{index}-{}", mode.as_str());
-            let path = self.pins.link(&pin);
-            let Some(old) = pinned(&path) else { continue };
-            if !wanted.tries().contains(&mode) {
-                drop(old);
-                unpin(&path);
-                continue;
-            }
-            let program = self.program(mode)?;
-            match XdpLink::try_from(old)
-                .map_err(|e| chain(&e))
-                .and_then(|l| program.attach_to_link(l).map_err(|e| chain(&e)))
-            {
-                Ok(_) => return Ok((mode, pin)),
-                Err(e) => {
-                    debug!(interface = name, error = %e, "the pinned link is of an interface that is gone");
-                    unpin(&path);
-                }
+    /// Attaches for the first time. An interface that is not there is waited for; any other failure takes back what was
+    /// attached anew.
+    pub fn begin(&mut self, links: &HashMap<u32, Link>) -> Result<(), Error> {
+        let mut problems = self.look_at_clients(links).into_iter();
+        match problems.find(|problem| !matches!(problem, Error::NoInterface(_))) {
+            None => Ok(()),
+            Some(fatal) => {
+                self.held.take_back();
+                Err(fatal)
             }
         }
-        let mut last = String::new();
-        for mode in wanted.tries() {
-            let pin = format!("xdp-{index}-{}", mode.as_str());
-            let program = self.program(*mode)?;
-            let attached = program
-                .attach_to_if_index(index, mode.flags())
-                .and_then(|id| program.take_link(id))
-                .map_err(|e| attach_error(name, mode.as_str(), chain(&e)))
-                .and_then(|link| pin_link(FdLink::try_from(link), &self.pins.link(&pin)));
-            match attached {
-                Ok(()) => return Ok((*mode, pin)),
-                Err(e @ (Error::Foreign { .. } | Error::NotPermitted { .. })) => return Err(e),
-                Err(e) => last = e.to_string(),
+    }
+
+    /// Follows what became of the interfaces that clients come in by. What fails is told, shown, and tried again at the next
+    /// look.
+    pub fn follow_clients(&mut self, links: &HashMap<u32, Link>) {
+        self.look_at_clients(links);
+    }
+
+    /// Puts the reply hook where the backends on `devices` answer.
+    pub fn follow_backends(&mut self, devices: &HashSet<u32>, links: &HashMap<u32, Link>) {
+        for index in ends(devices, links) {
+            let Some(link) = links.get(&index) else { continue };
+            if let Err(e) = self.put_tc(Hook::Reply, &link.name, index) {
+                // A container's end may vanish between the list and the attachment.
+                warn!(interface = %link.name, error = %e, "cannot attach to a backend's link yet");
             }
         }
-        Err(Error::failed(format!("interface {name}"), last))
     }
 
     /// Whether clients come in by this interface.
     pub fn faces_clients(&self, index: u32) -> bool {
-        self.clients.contains(&index)
+        self.sides.values().any(|side| side.as_ref().is_ok_and(|(at, _)| *at == index))
     }
 
-    fn program(&mut self, mode: Mode) -> Result<&mut Xdp, Error> {
-        self.programs.xdp(mode == Mode::Native).map_err(|e| Error::failed("program", chain(&e)))
+    fn look_at_clients(&mut self, links: &HashMap<u32, Link>) -> Vec<Error> {
+        self.held.sweep();
+        let wanted: HashMap<u32, &str> = links
+            .iter()
+            .filter(|(_, link)| self.settings.interfaces.contains(&link.name))
+            .map(|(index, link)| (*index, link.name.as_str()))
+            .collect();
+        let modes = self.settings.mode.tries();
+        self.held.retain(|hook, index| match hook {
+            Hook::Xdp(mode) => wanted.contains_key(&index) && modes.contains(&mode),
+            Hook::Deliver => wanted.contains_key(&index),
+            Hook::Reply => true,
+        });
+        let mut problems = Vec::new();
+        for name in self.settings.interfaces.clone() {
+            let found = wanted.iter().find(|(_, there)| **there == name);
+            let side = match found {
+                None => Err(Error::NoInterface(name.clone())),
+                Some((index, _)) => self
+                    .one(&name, *index, links.get(index).and_then(|link| link.xdp))
+                    .map(|mode| (*index, mode)),
+            };
+            self.tell(&name, &side);
+            self.sides.insert(
+                name,
+                match side {
+                    Ok(at) => Ok(at),
+                    Err(e) => {
+                        let text = e.to_string();
+                        problems.push(e);
+                        Err(text)
+                    }
+                },
+            );
+        }
+        self.show();
+        problems
     }
 
-    /// Puts the reply hook on the devices that backends answer through; forgets devices that are gone.
-    pub fn attach_replies(
-        &mut self,
-        devices: &HashSet<u32>,
-        links: &HashMap<u32, Link>,
-    ) -> Result<(), Error> {
-        self.replies.retain(|index| links.contains_key(index));
-        for stale in self.pins.links() {
-            let index = stale.strip_prefix("reply-").and_then(|i| i.parse().ok());
-            if index.is_some_and(|i| !links.contains_key(&i)) {
-                unpin(&self.pins.link(&stale));
+    fn one(&mut self, name: &str, index: u32, there: Option<u32>) -> Result<Mode, Error> {
+        let deliver = Hook::Deliver.pin(index);
+        let fresh = !self.held.has(&deliver);
+        // Delivery first: a choice that nobody delivers would fall through to the host.
+        self.put_tc(Hook::Deliver, name, index)?;
+        let mode =
+            xdp::put(&mut self.programs, &mut self.held, self.settings.mode, name, index, there);
+        if mode.is_err() && fresh {
+            self.held.remove(&deliver);
+        }
+        mode
+    }
+
+    fn put_tc(&mut self, hook: Hook, name: &str, index: u32) -> Result<(), Error> {
+        match tc::look(&self.held, hook, index)? {
+            tc::Place::None => tc::attach(&mut self.programs, &mut self.held, hook, name, index),
+            tc::Place::First { ours: true } => Ok(()),
+            tc::Place::First { ours: false } => {
+                tc::update(&mut self.programs, &mut self.held, hook, index)
+            }
+            tc::Place::Behind { ours, program } => {
+                let pin = hook.pin(index);
+                if self.contested.insert(pin, program) == Some(program) {
+                    return Ok(());
+                }
+                warn!(
+                    interface = name,
+                    program = %super::foreign::describe(program),
+                    "another tc program saw the packets of sticky first; sticky's is first again"
+                );
+                // The kernel takes a program at a hook only once, and the one that is there must stay until then.
+                if ours {
+                    self.reload()?;
+                }
+                tc::attach(&mut self.programs, &mut self.held, hook, name, index)
             }
         }
-        for index in ends(devices, links) {
-            if self.replies.contains(&index) {
-                continue;
-            }
-            let Some(link) = links.get(&index) else { continue };
-            let program = self.programs.reply().map_err(|e| Error::failed("program", chain(&e)))?;
-            match attach_tc(program, &self.pins.link(&format!("reply-{index}")), &link.name) {
-                Ok(()) => {
-                    self.replies.insert(index);
-                }
-                // A container's end may vanish between the list and the attachment.
-                Err(e) => {
-                    warn!(interface = %link.name, error = %e, "cannot attach to a backend's link yet")
-                }
-            }
-        }
+    }
+
+    fn reload(&mut self) -> Result<(), Error> {
+        self.programs = load::load(&self.settings, &self.pins, &self.runtime)?.programs;
         Ok(())
+    }
+
+    fn tell(&self, name: &str, side: &Result<(u32, Mode), Error>) {
+        let before = self.sides.get(name);
+        match side {
+            Ok((index, mode)) => {
+                if before.is_some_and(|b| b.as_ref().is_ok_and(|b| b == &(*index, *mode))) {
+                    return;
+                }
+                info!(interface = %name, mode = mode.as_str(), "XDP attached");
+                if self.settings.mode == XdpMode::Auto && *mode == Mode::Generic {
+                    warn!(interface = %name, "the driver has no native XDP; generic mode works but is slower");
+                }
+            }
+            Err(e) => {
+                let text = e.to_string();
+                if before.is_some_and(|b| b.as_ref().err() == Some(&text)) {
+                    return;
+                }
+                warn!(interface = %name, error = %text, "nothing is balanced on this interface");
+            }
+        }
+    }
+
+    fn show(&self) {
+        let interfaces = self.settings.interfaces.iter().filter_map(|name| {
+            Some(match self.sides.get(name)? {
+                Ok((_, mode)) => Interface {
+                    name: name.clone(),
+                    mode: mode.as_str().into(),
+                    pinned: true,
+                    problem: None,
+                },
+                Err(e) => Interface {
+                    name: name.clone(),
+                    mode: "none".into(),
+                    pinned: false,
+                    problem: Some(e.clone()),
+                },
+            })
+        });
+        self.shown.store(Arc::new(interfaces.collect()));
     }
 }
 
@@ -214,58 +232,25 @@ fn ends(devices: &HashSet<u32>, links: &HashMap<u32, Link>) -> Vec<u32> {
     ends
 }
 
-fn attach_tc(program: &mut SchedClassifier, pin: &Path, name: &str) -> Result<(), String> {
-    if let Some(old) = pinned(pin) {
-        let link = SchedClassifierLink::try_from(old).map_err(|e| chain(&e));
-        match link.and_then(|l| program.attach_to_link(l).map_err(|e| chain(&e))) {
-            Ok(_) => return Ok(()),
-            Err(e) => {
-                debug!(interface = name, error = %e, "the pinned link is of an interface that is gone");
-                unpin(pin);
-            }
+/// Why the kernel did not take a program, for a user.
+fn refused(name: &str, mode: &'static str, error: &(dyn std::error::Error + 'static)) -> Error {
+    match errno(error) {
+        Some(libc::EPERM) => {
+            Error::NotPermitted { capability: "CAP_NET_ADMIN", what: format!("attach to {name}") }
         }
-    }
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let attached = program
-        .attach_with_options(name, TcAttachType::Ingress, options)
-        .and_then(|id| program.take_link(id))
-        .map_err(|e| chain(&e))?;
-    let link = FdLink::try_from(attached).map_err(|e| chain(&e))?;
-    link.pin(pin).map(drop).map_err(|e| chain(&e))
-}
-
-fn pinned(path: &Path) -> Option<FdLink> {
-    PinnedLink::from_pin(path).ok().map(FdLink::from)
-}
-
-fn pin_link(link: Result<FdLink, LinkError>, path: &Path) -> Result<(), Error> {
-    let link = link.map_err(|e| Error::failed("cannot keep the link", chain(&e)))?;
-    link.pin(path)
-        .map(drop)
-        .map_err(|e| Error::failed(format!("cannot pin {}", path.display()), chain(&e)))
-}
-
-fn unpin(path: &Path) {
-    if let Err(e) = std::fs::remove_file(path) {
-        warn!(path = %path.display(), error = %e, "cannot remove a pin");
+        Some(libc::ENODEV) => Error::NoInterface(name.to_owned()),
+        _ => Error::Attach { name: name.into(), mode, cause: chain(error) },
     }
 }
 
-fn attach_error(name: &str, mode: &'static str, cause: String) -> Error {
-    let os = |code: i32| cause.contains(&format!("os error {code})"));
-    if os(libc::EPERM) {
-        return Error::NotPermitted {
-            capability: "CAP_NET_ADMIN",
-            what: format!("attach to {name}"),
-        };
+/// The system's error at the bottom of one of aya's.
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return io.raw_os_error();
+        }
+        next = error.source();
     }
-    if os(libc::EBUSY) || os(libc::EEXIST) {
-        return Error::Foreign { name: name.into(), program: foreign_program(name) };
-    }
-    Error::Attach { name: name.into(), mode, cause }
-}
-
-/// Name of the XDP program that is on an interface, as far as the kernel says.
-fn foreign_program(_interface: &str) -> String {
-    String::from("(see `ip link`)")
+    None
 }

@@ -19,14 +19,14 @@ pub const CHUNK: u32 = 4096;
 pub struct View {
     maps: Arc<Maps>,
     index: Arc<ArcSwap<Index>>,
-    interfaces: Vec<Interface>,
+    interfaces: Arc<ArcSwap<Vec<Interface>>>,
 }
 
 impl View {
     pub(super) fn new(
         maps: Arc<Maps>,
         index: Arc<ArcSwap<Index>>,
-        interfaces: Vec<Interface>,
+        interfaces: Arc<ArcSwap<Vec<Interface>>>,
     ) -> Self {
         Self { maps, index, interfaces }
     }
@@ -34,7 +34,7 @@ impl View {
 
 impl DataPathView for View {
     fn interfaces(&self) -> Vec<Interface> {
-        self.interfaces.clone()
+        self.interfaces.load().to_vec()
     }
 
     fn counters(&self) -> Result<Counters, String> {

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use sticky_common::hash::{self, HashKey};
@@ -35,6 +36,8 @@ pub struct Executor {
     /// Links at the last look, and where addresses are while these do not change.
     links: HashMap<u32, Link>,
     routes: HashMap<IpAddr, Reach>,
+    /// Set by whoever hears of a change of routes.
+    routes_changed: Arc<AtomicBool>,
 }
 
 impl Executor {
@@ -42,6 +45,7 @@ impl Executor {
         maps: Arc<Maps>,
         hooks: Hooks,
         netlink: Netlink,
+        routes_changed: Arc<AtomicBool>,
         index: Arc<ArcSwap<Index>>,
         settings: &Settings,
     ) -> Self {
@@ -56,6 +60,7 @@ impl Executor {
             rekeyed: false,
             links: HashMap::new(),
             routes: HashMap::new(),
+            routes_changed,
         }
     }
 
@@ -135,15 +140,16 @@ impl DataPath for Executor {
     fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
         let links =
             self.netlink.links().map_err(|e| Error(format!("cannot list the interfaces: {e}")))?;
-        if links != self.links {
+        if self.routes_changed.swap(false, Ordering::AcqRel) || links != self.links {
             self.routes.clear();
             self.links = links;
         }
+        self.hooks.follow_clients(&self.links);
         let reach: HashMap<_, _> = addrs.iter().map(|addr| (*addr, self.find(*addr))).collect();
         // What is unreachable now may be reachable at the next look, also without a change of links.
         self.routes.retain(|_, r| matches!(r, Reach::Device(_)));
         let devices: HashSet<u32> = reach.values().filter_map(device).collect();
-        self.hooks.attach_replies(&devices, &self.links).map_err(|e| Error(e.to_string()))?;
+        self.hooks.follow_backends(&devices, &self.links);
         Ok(reach)
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{Stream, StreamExt, pin_mut};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle as Connection, RouteMessageBuilder};
 use tokio::runtime::Handle;
@@ -17,6 +17,8 @@ pub struct Link {
     /// The bridge it is a port of.
     pub master: Option<u32>,
     pub bridge: bool,
+    /// The XDP program on it.
+    pub xdp: Option<u32>,
 }
 
 /// Requests over one socket, each waited for.
@@ -74,13 +76,19 @@ fn device(route: &RouteMessage) -> Option<Result<u32, String>> {
 }
 
 fn link(message: LinkMessage) -> Link {
-    let mut link = Link { name: String::new(), master: None, bridge: false };
+    let mut link = Link { name: String::new(), master: None, bridge: false, xdp: None };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge))
+            }
+            LinkAttribute::Xdp(xdp) => {
+                link.xdp = xdp.iter().find_map(|x| match x {
+                    LinkXdp::ProgId(id) => Some(*id),
+                    _ => None,
+                });
             }
             _ => {}
         }

@@ -1,14 +1,17 @@
 //! Where programs, links and maps are pinned: `PIN_DIR/v1/maps/NAME`, `PIN_DIR/v1/links/NAME`.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 use sticky_common::ABI_VERSION;
 
-use super::{Error, sys};
+use super::Error;
+use super::sys::links;
 
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -85,29 +88,39 @@ fn mount_bpffs(pin_dir: &Path) -> Result<(), Error> {
 }
 
 /// Removes everything below a pin directory, of any version; returns how many objects it was.
+///
+/// The links of all versions first, those of XDP before all others: a choice that nobody delivers would fall through to
+/// the host. Without links no packet reaches the maps.
 pub fn remove_all(pin_dir: &Path) -> Result<usize, Error> {
-    let mut removed = 0;
-    // Links first: without them no packet reaches the maps.
-    for version in names(pin_dir) {
-        for kind in ["links", "maps"] {
-            let dir = pin_dir.join(&version).join(kind);
-            for name in names(&dir) {
-                let path = dir.join(name);
-                if kind == "links" {
-                    sys::detach_pinned(&path).map_err(|e| {
-                        Error::failed(format!("cannot detach {}", path.display()), e)
-                    })?;
-                }
-                fs::remove_file(&path)
-                    .map_err(|e| Error::failed(format!("cannot remove {}", path.display()), e))?;
-                removed += 1;
-            }
-            remove_dir(&dir)?;
-        }
-        remove_dir(&pin_dir.join(version))?;
+    let versions: Vec<_> = names(pin_dir).iter().map(|version| pin_dir.join(version)).collect();
+    let of = |kind: &str| {
+        let dirs = versions.iter().map(move |version| version.join(kind));
+        dirs.flat_map(|dir| names(&dir).into_iter().map(move |name| dir.join(name)))
+            .collect::<Vec<PathBuf>>()
+    };
+    let mut links = of("links");
+    links.sort_by_key(|path| !path.file_name().is_some_and(is_xdp));
+    let maps = of("maps");
+    for path in &links {
+        links::open(path)
+            .and_then(|link| links::detach(link.as_fd()))
+            .map_err(|e| Error::failed(format!("cannot detach {}", path.display()), e))?;
+    }
+    for path in links.iter().chain(&maps) {
+        fs::remove_file(path)
+            .map_err(|e| Error::failed(format!("cannot remove {}", path.display()), e))?;
+    }
+    for version in &versions {
+        remove_dir(&version.join("links"))?;
+        remove_dir(&version.join("maps"))?;
+        remove_dir(version)?;
     }
     remove_dir(pin_dir)?;
-    Ok(removed)
+    Ok(links.len() + maps.len())
+}
+
+fn is_xdp(name: &OsStr) -> bool {
+    name.to_string_lossy().contains("xdp-")
 }
 
 fn remove_dir(dir: &Path) -> Result<(), Error> {

@@ -1,14 +1,13 @@
-//! The bpf(2) commands that aya 0.14 has no call for: batches, maps of maps with a value size set at run time, and taking
-//! a link off at once.
+//! The bpf(2) commands that aya 0.14 has no call for: batches, maps of maps with a value size set at run time, and what
+//! becomes of links.
 #![expect(unsafe_code, reason = "bpf(2) takes pointers")]
 
-use std::ffi::CString;
+pub mod links;
+
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use aya::Pod;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
@@ -52,23 +51,6 @@ pub fn create(geometry: &Geometry, inner: Option<BorrowedFd<'_>>) -> io::Result<
     let fd = bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr)?;
     // SAFETY: the kernel just gave us this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
-/// Takes a pinned link off its interface, at once: removing the pin alone lets the kernel do so at its leisure.
-pub fn detach_pinned(pin: &Path) -> io::Result<()> {
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let mut attr = zeroed();
-    attr.__bindgen_anon_4.pathname = address(path.as_ptr());
-    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel just gave us this descriptor.
-    let link = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let mut attr = zeroed();
-    attr.link_detach.link_fd = link.as_raw_fd() as u32;
-    match bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr) {
-        // Its interface is gone already.
-        Err(e) if e.raw_os_error() != Some(libc::ENOLINK) => Err(e),
-        _ => Ok(()),
-    }
 }
 
 fn element(fd: BorrowedFd<'_>, key: u64, value: u64) -> bpf_attr {

@@ -1,5 +1,3 @@
-pub(crate) mod fake;
-
 use bollard::models::EventActor;
 
 use super::containers::{Phase, Port};

@@ -89,6 +89,7 @@ impl Parts {
                 Some(Arc::new(MemoryTable::new(hash_key, config.table_size.get(), max)))
             }
         };
+        let links = data_path.as_ref().map_or_else(|| never(0), |d| d.changes.clone());
         let (executor, clients, view) = split(data_path, memory.as_ref());
         let node = node_name();
         let proxy =
@@ -121,8 +122,15 @@ impl Parts {
         let executor = executor.map(|inner| -> Box<dyn control::DataPath> {
             Box::new(Holdable { inner, hold: hold.clone() })
         });
-        let control =
-            Control { effective, saved: has_saved, paused: gate_paused, vips, hash_key, executor };
+        let control = Control {
+            effective,
+            saved: has_saved,
+            paused: gate_paused,
+            vips,
+            links,
+            hash_key,
+            executor,
+        };
         let control_ended = control.start(in_force_sender, handle)?;
 
         let handover = mpsc::channel(1);
@@ -166,6 +174,7 @@ struct Control {
     saved: bool,
     paused: watch::Receiver<bool>,
     vips: watch::Receiver<Vec<IpAddr>>,
+    links: watch::Receiver<u64>,
     hash_key: sticky_common::hash::HashKey,
     executor: Option<Box<dyn control::DataPath>>,
 }
@@ -191,6 +200,7 @@ impl Control {
                 let inputs = Inputs {
                     found,
                     vips: self.vips,
+                    links: self.links,
                     occupied: Box::new(HostListeners::default()),
                     hash_key: self.hash_key,
                     data_path: self.executor,
@@ -227,12 +237,16 @@ async fn vips(
     interfaces: &[String],
 ) -> anyhow::Result<watch::Receiver<Vec<IpAddr>>> {
     if interfaces.is_empty() || !config.vips.is_empty() {
-        let (sender, receiver) = watch::channel(config.vips.clone());
-        // They never change, and a watch whose sender is gone would read as the end of the loop that waits for it.
-        tokio::spawn(async move { sender.closed().await });
-        return Ok(receiver);
+        return Ok(never(config.vips.clone()));
     }
     netinfo::follow_addresses(interfaces.to_vec()).await
+}
+
+/// What never changes. A watch whose sender is gone would read as the end of the loop that waits for it.
+fn never<T: Send + Sync + 'static>(value: T) -> watch::Receiver<T> {
+    let (sender, receiver) = watch::channel(value);
+    tokio::spawn(async move { sender.closed().await });
+    receiver
 }
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -309,7 +323,7 @@ type Faces = (Option<datapath::Executor>, Arc<dyn ClientTable>, Option<Arc<dyn D
 
 fn split(data_path: Option<datapath::DataPath>, memory: Option<&Arc<MemoryTable>>) -> Faces {
     match (data_path, memory) {
-        (Some(datapath::DataPath { executor, clients, view }), _) => {
+        (Some(datapath::DataPath { executor, clients, view, .. }), _) => {
             (Some(executor), clients, Some(view))
         }
         (None, Some(memory)) => (None, Arc::clone(memory) as Arc<dyn ClientTable>, None),

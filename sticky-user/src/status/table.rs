@@ -53,6 +53,9 @@ fn head(out: &mut String, status: &Status) {
     } else {
         line!(out, "data path  {}, {} slots a table", interfaces.join(", "), datapath.table_size);
     }
+    for problem in datapath.interfaces.iter().filter_map(|i| i.problem.as_ref()) {
+        line!(out, "           {RED}{problem}{RED:#}");
+    }
     if status.short_of_records() {
         line!(
             out,

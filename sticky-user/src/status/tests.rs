@@ -73,7 +73,12 @@ fn status() -> Status {
         node: "host1",
         table_size: 16381,
         max_clients: 1200,
-        interfaces: vec![Interface { name: "eth0".into(), mode: "native".into(), pinned: true }],
+        interfaces: vec![Interface {
+            name: "eth0".into(),
+            mode: "native".into(),
+            pinned: true,
+            problem: None,
+        }],
         provider: &provider,
         found: &Snapshot::default(),
         in_force: Some(&in_force),

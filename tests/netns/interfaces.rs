@@ -1,0 +1,198 @@
+//! Interfaces and bridges come, go and come again under a running sticky, which shares them with others and leaves nothing.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sticky_tests::demo::{Backends, LINE_PORT, demo_binary};
+use sticky_tests::lines::LineConnection;
+use sticky_tests::netns::Netns;
+use sticky_tests::sticky::Sticky;
+use sticky_tests::topology::{Topology, client, vip};
+use sticky_tests::wait;
+
+use crate::fixture::{ServiceFile, service};
+
+/// Long before the loop would look by itself.
+const SOON: Duration = Duration::from_secs(2);
+const LATE: &str = "192.0.2.1";
+
+/// A backend in a namespace of its own, on a bridge as a container is.
+struct Container {
+    netns: Netns,
+    _demo: Option<Backends>,
+}
+
+const ADDRESS: &str = "203.0.113.131";
+
+impl Container {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { netns: Netns::new("container")?, _demo: None })
+    }
+
+    fn plug_in(&mut self, node: &Netns) -> anyhow::Result<()> {
+        node.ip(&format!("link add port0 type veth peer name eth0 netns {}", self.netns.name()))?;
+        self.netns.ip(&format!("addr add {ADDRESS}/25 dev eth0"))?;
+        self.netns.ip("link set eth0 up")?;
+        self.netns.ip("route add default via 203.0.113.129")?;
+        node.ip("link set port0 master br0 up")?;
+        if self._demo.is_none() {
+            self._demo = Some(Backends::start(&self.netns, &demo_binary()?, &[ADDRESS.parse()?])?);
+        }
+        Ok(())
+    }
+}
+
+fn bridge(node: &Netns) -> anyhow::Result<()> {
+    node.ip("link add br0 type bridge")?;
+    node.ip("addr add 203.0.113.129/25 dev br0")?;
+    node.ip("link set br0 up").map(drop)
+}
+
+fn run(net: &Topology, file: &ServiceFile, interfaces: &[&str]) -> anyhow::Result<Sticky> {
+    let provider = format!("file:{}", file.path().display());
+    let mut args = vec!["--provider", &provider, "--http", "[::]:80"];
+    interfaces.iter().for_each(|name| args.extend(["--iface", name]));
+    Sticky::start(&net.node, &args)
+}
+
+fn file() -> anyhow::Result<ServiceFile> {
+    let file = ServiceFile::new(vec![ADDRESS.parse()?])?;
+    let labels = [("com.docker.lb.ip_hash", "true")];
+    file.write(&service("demo", &["9090:9090/tcp"], &file.addresses, &labels))?;
+    Ok(file)
+}
+
+fn interface(sticky: &Sticky, name: &str) -> anyhow::Result<Value> {
+    let status = sticky.status()?;
+    let all = status["datapath"]["interfaces"].as_array().cloned().unwrap_or_default();
+    Ok(all.into_iter().find(|interface| interface["name"] == name).unwrap_or_default())
+}
+
+/// How long it took until a connection to `to` was answered.
+fn answered(from: &Netns, to: SocketAddr, source: &str) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    wait::until("a connection", Duration::from_secs(20), || {
+        let open = || LineConnection::open_within(source.parse()?, to, Duration::from_millis(100));
+        Ok(from.enter(open)?.map(drop).map_err(|e| format!("{e:#}")))
+    })?;
+    Ok(begun.elapsed())
+}
+
+#[test]
+fn an_interface_that_comes_late_vanishes_and_comes_again() -> anyhow::Result<()> {
+    let net = Topology::new()?;
+    bridge(&net.node)?;
+    let mut container = Container::new()?;
+    container.plug_in(&net.node)?;
+    net.node.sysctl("net.ipv4.ip_forward", "1")?;
+    let file = file()?;
+    let sticky = run(&net, &file, &["eth0", "late0"])?;
+    sticky.wait_up("demo", 1, Duration::from_secs(10))?;
+    let late = interface(&sticky, "late0")?;
+    assert!(late["problem"].as_str().is_some_and(|p| p.contains("late0 is not there")), "{late}");
+    assert_eq!((&late["mode"], &late["pinned"]), (&"none".into(), &false.into()));
+    assert_eq!(interface(&sticky, "eth0")?["mode"], "native");
+    assert!(
+        sticky.log().iter().any(|line| line.text.contains("WARN") && line.text.contains("late0"))
+    );
+
+    let frontend: SocketAddr = format!("{LATE}:{LINE_PORT}").parse()?;
+    for round in 0..2 {
+        net.node.link(("late0", &format!("{LATE}/24")), &net.other, ("far0", "192.0.2.7/24"))?;
+        net.other.ip("route replace default via 192.0.2.1")?;
+        let took = answered(&net.other, frontend, "192.0.2.7")?;
+        assert!(took < SOON, "round {round}: {took:?}");
+        assert_eq!(interface(&sticky, "late0")?["mode"], "native");
+        answered(&net.clients, vip(LINE_PORT), &client(round).to_string())?;
+        net.node.ip("link del late0")?;
+        wait::until_true("late0 to be missed", SOON, || {
+            Ok(interface(&sticky, "late0")?["mode"] == "none")
+        })?;
+    }
+    let said = |word: &str| sticky.log().iter().filter(|line| line.text.contains(word)).count();
+    assert_eq!(said("nothing is balanced on this interface"), 3, "once each time it is not there");
+    Ok(())
+}
+
+#[test]
+fn a_container_with_a_new_link_and_a_bridge_made_anew_are_answered() -> anyhow::Result<()> {
+    let net = Topology::new()?;
+    bridge(&net.node)?;
+    let mut container = Container::new()?;
+    container.plug_in(&net.node)?;
+    net.node.sysctl("net.ipv4.ip_forward", "1")?;
+    let file = file()?;
+    let sticky = run(&net, &file, &["eth0"])?;
+    sticky.wait_up("demo", 1, Duration::from_secs(10))?;
+    answered(&net.clients, vip(LINE_PORT), &client(0).to_string())?;
+
+    net.node.ip("link del port0")?;
+    container.plug_in(&net.node)?;
+    let took = answered(&net.clients, vip(LINE_PORT), &client(1).to_string())?;
+    assert!(took < SOON, "a new link of the container: {took:?}");
+
+    net.node.ip("link del port0")?;
+    net.node.ip("link del br0")?;
+    bridge(&net.node)?;
+    container.plug_in(&net.node)?;
+    let took = answered(&net.clients, vip(LINE_PORT), &client(2).to_string())?;
+    assert!(took < SOON, "a new bridge: {took:?}");
+    Ok(())
+}
+
+/// What a host looks like to those who share it.
+fn traces(node: &Netns) -> anyhow::Result<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    let mut add = |text: String| all.extend(text.lines().map(str::to_owned));
+    // A bridge takes a moment to come up.
+    add(node.run("ip", &["link", "show"])?.replace("state UNKNOWN", "state UP"));
+    add(node.run("ip", &["rule"])?);
+    add(node.run("ip", &["-4", "route", "show", "table", "all"])?);
+    add(node.run("tc", &["qdisc", "show"])?);
+    add(node.run("nft", &["list", "ruleset"])?);
+    // Of this namespace; the rest is the whole machine's.
+    add(node.run("sysctl", &["-a", "--pattern", r"^net\.ipv[46]\.(conf|ip_forward|icmp)"])?);
+    Ok(all)
+}
+
+#[test]
+fn filters_beside_ours_go_on_and_detach_leaves_nothing() -> anyhow::Result<()> {
+    let net = Topology::new()?;
+    bridge(&net.node)?;
+    let mut container = Container::new()?;
+    container.plug_in(&net.node)?;
+    net.node.sysctl("net.ipv4.ip_forward", "1")?;
+    // Somebody's own: whatever comes to port 7777 is mirrored.
+    net.node.run("tc", &["qdisc", "add", "dev", "eth0", "clsact"])?;
+    let filter = "filter add dev eth0 ingress protocol ip u32 match ip dport 7777 0xffff \
+                  action mirred egress mirror dev eth1";
+    net.node.run("tc", &filter.split_whitespace().collect::<Vec<_>>())?;
+    let mirrored = || -> anyhow::Result<bool> {
+        let port = SocketAddr::new(vip(7777).ip(), 7777);
+        // Nobody listens: what counts is the packet.
+        let _ = net.clients.enter(|| std::net::TcpStream::connect(port))?;
+        let shown = net.node.run("tc", &["-s", "filter", "show", "dev", "eth0", "ingress"])?;
+        Ok(!shown.contains("Sent 0 bytes"))
+    };
+    let before = traces(&net.node)?;
+    assert!(before.iter().any(|line| line.contains("clsact")));
+
+    let file = file()?;
+    let mut sticky = run(&net, &file, &["eth0"])?;
+    sticky.wait_up("demo", 1, Duration::from_secs(10))?;
+    answered(&net.clients, vip(LINE_PORT), &client(0).to_string())?;
+    assert!(mirrored()?, "the filter does not see its packets");
+    assert_ne!(traces(&net.node)?, before);
+    sticky.terminate(Duration::from_secs(40))?;
+    answered(&net.clients, vip(LINE_PORT), &client(1).to_string())?;
+
+    sticky.sticky(&["detach"])?;
+    let after = traces(&net.node)?;
+    let different: Vec<_> = before.symmetric_difference(&after).collect();
+    assert!(different.is_empty(), "{different:#?}");
+    assert!(!sticky.pin_dir().exists());
+    assert!(mirrored()?);
+    Ok(())
+}
