@@ -28,7 +28,8 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// # Errors
 /// It could not start, or a part failed that the rest cannot go on without.
 pub fn run(config: Config) -> Result<(), Failure> {
-    telemetry::start(config.log_format)?;
+    // Until the last request is logged.
+    let _log = telemetry::start(config.log_format)?;
     permissions::capabilities(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)

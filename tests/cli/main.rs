@@ -1,5 +1,6 @@
 //! The commands of `sticky` without a data path: no root, loopback only.
 
+mod access_log;
 mod configuration;
 mod life;
 mod node;
