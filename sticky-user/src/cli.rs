@@ -1,5 +1,6 @@
 //! The command line: what there is to say, and who answers it.
 
+mod app;
 mod ask;
 mod check_config;
 mod detach;
@@ -97,6 +98,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give Swarm services sticky sessions
+    #[command(after_help = app::HELP)]
+    App(app::App),
     /// Make, rotate or list keys
     #[command(after_help = keys::HELP)]
     Keys {
@@ -137,6 +141,7 @@ pub fn run() -> Result<(), Failure> {
             let question = Question { client, service, cookie };
             ask::locate(&places.places().socket, &question, json)
         }
+        Command::App(app) => app::run(app),
         Command::Keys { command } => keys::run(command),
         Command::Detach { force } => detach::run(&places.places(), force),
         Command::CheckConfig { file } => check_config::run(file.as_deref(), &places),

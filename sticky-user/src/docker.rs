@@ -1,11 +1,13 @@
 //! Services from the labels of plain containers (`--provider docker`), and the connection to Docker that the Swarm
 //! provider uses too.
 
+mod address;
+pub(crate) mod client;
 mod containers;
 pub(crate) mod engine;
 pub(crate) mod pace;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;

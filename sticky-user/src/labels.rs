@@ -19,6 +19,7 @@ pub use memory::Memory;
 pub use names::{ALL, is_ours};
 
 pub(crate) use affinity::publish;
+pub(crate) use names::{HOSTS, IP_HASH, PORT, SESSION_COOKIE};
 
 use crate::model::{
     BackendMode, CookieAffinity, CookieMode, DrainMode, HealthConfig, LabelError, OnLoss,

@@ -3,6 +3,7 @@
 //! The code map; who may import whom is checked by `cargo xtask tidy`.
 
 pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod clients;
 pub mod config;

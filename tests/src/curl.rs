@@ -5,12 +5,14 @@ use crate::netns::Netns;
 
 /// Runs `curl -vs OPTIONS -H "Host: demo.local" http://127.0.0.1/ping` in a namespace and returns all that it prints.
 pub fn ping(netns: &Netns, options: &[&str]) -> anyhow::Result<String> {
+    get(netns, "demo.local", "/ping", options)
+}
+
+/// Like [`ping`], for any host and path.
+pub fn get(netns: &Netns, host: &str, path: &str, options: &[&str]) -> anyhow::Result<String> {
     let mut curl = netns.command("curl");
-    curl.args(["-vs", "--max-time", "10"]).args(options).args([
-        "-H",
-        "Host: demo.local",
-        "http://127.0.0.1/ping",
-    ]);
+    curl.args(["-vs", "--max-time", "10"]).args(options);
+    curl.args(["-H", &format!("Host: {host}"), &format!("http://127.0.0.1{path}")]);
     both(&mut curl)
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sticky_tests::demo::demo_image;
+use sticky_tests::names::TempDir;
 use sticky_tests::sticky::{Sticky, up};
 use sticky_tests::swarm::{Swarm, Task};
 use sticky_tests::topology::{NODE, Topology};
@@ -27,6 +28,8 @@ pub struct SwarmNode {
     pub sticky: Sticky,
     pub swarm: Swarm,
     pub net: Topology,
+    /// For files of a test.
+    pub dir: TempDir,
 }
 
 impl SwarmNode {
@@ -47,7 +50,7 @@ impl SwarmNode {
             "[::]:80",
         ];
         let sticky = Sticky::start(&net.node, &arguments)?;
-        Ok(Self { sticky, swarm, net })
+        Ok(Self { sticky, swarm, net, dir: TempDir::new()? })
     }
 
     /// Creates the service `demo` and waits until it runs and sticky has all of it up with this affinity.

@@ -1,5 +1,6 @@
 //! sticky in front of a real, private Swarm. Needs root and `dockerd`.
 
+mod apcera;
 mod bystanders;
 mod fixture;
 mod harness;

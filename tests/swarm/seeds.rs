@@ -1,4 +1,4 @@
-//! Interlock's documentation, "Use persistent sessions", command by command.
+//! What this project began with: Interlock's documentation, "Use persistent sessions", command by command, and Apcera's.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,20 @@ use sticky_tests::load;
 use sticky_tests::names::TempDir;
 use sticky_tests::topology::{client, vip};
 
+use crate::apcera;
 use crate::fixture::{COOKIE, IP_HASH, PUBLISH, SwarmNode};
 
 #[test]
 fn persistent_sessions_by_cookie_and_by_address() -> anyhow::Result<()> {
-    let node = SwarmNode::start()?;
+    let mut node = SwarmNode::start()?;
     cookie(&node)?;
+    apcera::list(&node, "cookie", "session", 5)?;
     node.swarm.remove("demo")?;
-    ip_hash(&node)
+    ip_hash(&node)?;
+    apcera::mistakes(&node)?;
+    node.swarm.remove("demo")?;
+    apcera::walk_through(&mut node)?;
+    apcera::the_rest_stays(&node)
 }
 
 fn upstreams(node: &SwarmNode, options: &[&str]) -> anyhow::Result<BTreeSet<String>> {

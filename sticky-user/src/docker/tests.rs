@@ -1,3 +1,5 @@
+pub(crate) mod fake;
+
 use bollard::models::EventActor;
 
 use super::containers::{Phase, Port};

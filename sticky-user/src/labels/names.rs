@@ -1,12 +1,12 @@
 //! The labels there are, and the nearest one to a misspelt name.
 
-pub(super) const HOSTS: &str = "com.docker.lb.hosts";
-pub(super) const PORT: &str = "com.docker.lb.port";
+pub(crate) const HOSTS: &str = "com.docker.lb.hosts";
+pub(crate) const PORT: &str = "com.docker.lb.port";
 pub(super) const NETWORK: &str = "com.docker.lb.network";
 pub(super) const CONTEXT_ROOT: &str = "com.docker.lb.context_root";
 pub(super) const CONTEXT_ROOT_REWRITE: &str = "com.docker.lb.context_root_rewrite";
-pub(super) const SESSION_COOKIE: &str = "com.docker.lb.sticky_session_cookie";
-pub(super) const IP_HASH: &str = "com.docker.lb.ip_hash";
+pub(crate) const SESSION_COOKIE: &str = "com.docker.lb.sticky_session_cookie";
+pub(crate) const IP_HASH: &str = "com.docker.lb.ip_hash";
 pub(super) const SSL_ONLY: &str = "com.docker.lb.ssl_only";
 pub(super) const SSL_CERT: &str = "com.docker.lb.ssl_cert";
 pub(super) const SSL_KEY: &str = "com.docker.lb.ssl_key";

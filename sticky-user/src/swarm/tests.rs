@@ -1,3 +1,2 @@
-mod fake;
 mod lost;
 mod snapshot;

@@ -1,6 +1,7 @@
 //! The command line; every option can also be set in the environment, for `docker service create --env`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Options of the demo application.
@@ -28,6 +29,15 @@ pub struct Args {
     /// On SIGTERM finish what is open, at most this long [default: exit at once]
     #[arg(long, env = "GRACEFUL", value_name = "SECONDS", value_parser = seconds)]
     pub graceful: Option<Duration>,
+    /// File that each `x-idempotency` id is appended to as it is executed; several instances may share it
+    #[arg(long, env = "EXECUTIONS", value_name = "FILE")]
+    pub executions: Option<PathBuf>,
+    /// End with an error after this long, as an application that crashes
+    #[arg(long, env = "CRASH", value_name = "SECONDS", value_parser = seconds)]
+    pub crash: Option<Duration>,
+    /// Ask the instance in this container for its /health and end with 0 if it is well, for HEALTHCHECK
+    #[arg(long)]
+    pub check: bool,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

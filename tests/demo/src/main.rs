@@ -6,6 +6,7 @@
 mod app;
 mod args;
 mod body;
+mod check;
 mod line;
 mod routes;
 mod serve;
@@ -21,7 +22,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    match run(args::Args::parse()) {
+    let args = args::Args::parse();
+    match if args.check { check::run(&args) } else { run(args) } {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sticky-demo: {error:#}");
@@ -48,10 +50,17 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
     }
     eprintln!("sticky-demo: instance {} listens on {}", app.instance, http.local_addr()?);
 
+    let crash = async {
+        match args.crash {
+            Some(after) => tokio::time::sleep(after).await,
+            None => std::future::pending().await,
+        }
+    };
     let server = serve::Server::new(http, app.clone());
     tokio::select! {
         () = server.accept() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        () = crash => anyhow::bail!("crashes, as it was told to"),
         _ = term.recv() => {
             if let Some(limit) = args.graceful {
                 server.drain(limit).await;

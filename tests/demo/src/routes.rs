@@ -40,6 +40,8 @@ pub async fn answer(
         "/large" => large(number(&request, "bytes", 1_000_000)),
         "/echo" => Response::new(request.into_body().boxed()),
         "/digest" => digest(request, &app).await,
+        "/set-cookie" => set_cookie(&request, &app),
+        "/health" => health(&request, &app),
         "/ws" => websocket::upgrade(request, &app),
         _ => plain(StatusCode::NOT_FOUND, "not found\n"),
     };
@@ -88,6 +90,27 @@ fn ping(request: &Request<Incoming>, client: SocketAddr, app: &App) -> Response<
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     response
+}
+
+/// `/set-cookie?A=1;+Path=/`: an application that sets any cookie; `+` is a space.
+fn set_cookie(request: &Request<Incoming>, app: &App) -> Response<Body> {
+    let cookie = request.uri().query().unwrap_or_default().replace('+', " ");
+    let mut response = json_response(&json!({ "instance": app.instance }));
+    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Whether this instance is well; `?well=0` makes it ill from now on.
+fn health(request: &Request<Incoming>, app: &App) -> Response<Body> {
+    if number(request, "well", 1) == 0 {
+        app.well.store(false, Ordering::Relaxed);
+    }
+    match app.well.load(Ordering::Relaxed) {
+        true => plain(StatusCode::OK, "well\n"),
+        false => plain(StatusCode::SERVICE_UNAVAILABLE, "ill\n"),
+    }
 }
 
 async fn digest(request: Request<Incoming>, app: &App) -> Response<Body> {

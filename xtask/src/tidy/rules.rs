@@ -26,6 +26,7 @@ const HTTP: &[&str] = &[
     "sticky-user/src/admin",
     "sticky-user/src/socket",
     "sticky-user/src/health",
+    "sticky-user/src/docker",
     "tests",
 ];
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::fake::{Fake, Mood};
+use crate::docker::tests::fake::{Fake, Mood};
 use crate::labels::Instance;
 use crate::model::Snapshot;
 use crate::provider::Found;

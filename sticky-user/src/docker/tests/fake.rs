@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -21,14 +21,14 @@ use tokio::task::JoinHandle;
 
 /// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(crate) enum Mood {
     Well,
     Error,
     HalfAReply,
     Silent,
 }
 
-pub(super) struct Fake {
+pub(crate) struct Fake {
     directory: TempDir,
     state: Arc<Mutex<State>>,
     server: Option<JoinHandle<()>>,
@@ -38,11 +38,15 @@ struct State {
     mood: Mood,
     answers: HashMap<&'static str, Value>,
     calls: Vec<String>,
+    /// Orders to refuse, with the status and the message, and how often.
+    refusals: HashMap<&'static str, (StatusCode, &'static str, usize)>,
+    /// Orders that were given, with their bodies.
+    orders: Vec<(String, String)>,
     events: broadcast::Sender<String>,
 }
 
 impl Fake {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let answers = HashMap::from([
             ("/version", json!({"ApiVersion": "1.41", "Version": "20.10.24"})),
             ("/info", json!({"Swarm": {"NodeID": "here", "ControlAvailable": true}})),
@@ -57,7 +61,14 @@ impl Fake {
             ("/tasks", json!([])),
         ]);
         let events = broadcast::channel(64).0;
-        let state = State { mood: Mood::Well, answers, calls: Vec::new(), events };
+        let state = State {
+            mood: Mood::Well,
+            answers,
+            calls: Vec::new(),
+            refusals: HashMap::new(),
+            orders: Vec::new(),
+            events,
+        };
         let directory = tempfile::tempdir().unwrap();
         let mut fake = Self { directory, state: Arc::new(Mutex::new(state)), server: None };
         fake.listen();
@@ -68,12 +79,12 @@ impl Fake {
         self.directory.path().join("docker.sock")
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
     /// Listens, as a daemon that has come back does.
-    pub(super) fn listen(&mut self) {
+    pub(crate) fn listen(&mut self) {
         let _ = std::fs::remove_file(self.socket());
         let listener = UnixListener::bind(self.socket()).unwrap();
         let state = Arc::clone(&self.state);
@@ -93,39 +104,56 @@ impl Fake {
     }
 
     /// Ends with every connection, as a daemon that is killed does.
-    pub(super) async fn kill(&mut self) {
+    pub(crate) async fn kill(&mut self) {
         if let Some(server) = self.server.take() {
             server.abort();
             let _ = server.await;
         }
     }
 
-    pub(super) fn mood(&self, mood: Mood) {
+    pub(crate) fn mood(&self, mood: Mood) {
         self.state.lock().unwrap().mood = mood;
     }
 
     /// `null`: the call is not allowed.
-    pub(super) fn set(&self, path: &'static str, answer: Value) {
+    pub(crate) fn set(&self, path: &'static str, answer: Value) {
         self.state.lock().unwrap().answers.insert(path, answer);
     }
 
     /// The calls since this was last asked.
-    pub(super) fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().calls)
     }
 
+    /// Refuses an order, such as `POST /services/s0/update`, so many times.
+    pub(crate) fn refuse(
+        &self,
+        order: &'static str,
+        status: u16,
+        message: &'static str,
+        times: usize,
+    ) {
+        let status = StatusCode::from_u16(status).unwrap();
+        self.state.lock().unwrap().refusals.insert(order, (status, message, times));
+    }
+
+    /// The orders that were given, with their query and body, since this was last asked.
+    pub(crate) fn orders(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.state.lock().unwrap().orders)
+    }
+
     /// Sends an event to whoever listens.
-    pub(super) fn event(&self, event: &Value) {
+    pub(crate) fn event(&self, event: &Value) {
         let _ = self.state.lock().unwrap().events.send(format!("{event}\n"));
     }
 
     /// One service with `replicas` running tasks on this node.
-    pub(super) fn demo(&self, replicas: usize) {
+    pub(crate) fn demo(&self, replicas: usize) {
         self.services(1, replicas);
     }
 
     /// Services named `s0`, `s1`, …
-    pub(super) fn services(&self, services: usize, replicas: usize) {
+    pub(crate) fn services(&self, services: usize, replicas: usize) {
         let service = |s: usize| {
             json!({"ID": format!("s{s}"), "CreatedAt": "2026-11-22T10:00:00Z", "Spec": {"Name": format!("s{s}"), "Labels":
                 {"com.docker.lb.hosts": format!("s{s}.local"), "com.docker.lb.port": "8080"}}})
@@ -161,12 +189,27 @@ async fn answer(
     state: Arc<Mutex<State>>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    let path = request.uri().path();
+    let (head, body) = request.into_parts();
+    let path = head.uri.path();
     // Without the version of the API.
     let path = path
         .strip_prefix("/v")
         .and_then(|rest| rest.find('/').map(|slash| &rest[slash..]))
         .unwrap_or(path);
+    let query = head.uri.query().unwrap_or_default().to_owned();
+    if head.method != Method::GET {
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let mut state = state.lock().unwrap();
+        let order = format!("{} {path}", head.method);
+        let text = String::from_utf8_lossy(&body).into_owned();
+        state.orders.push((format!("{order}?{query}"), text));
+        if let Some((status, message, times)) = state.refusals.get_mut(order.as_str())
+            && *times > 0
+        {
+            *times -= 1;
+            return Ok(plain(*status, &json!({"message": message})));
+        }
+    }
     let (mood, answer, events) = {
         let mut state = state.lock().unwrap();
         state.calls.push(path.to_owned());
@@ -191,8 +234,7 @@ async fn answer(
         });
         return Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))));
     }
-    let filters = request.uri().query().unwrap_or_default().to_owned();
-    let answer = answer.map(|answer| filtered(path, &filters, answer));
+    let answer = answer.map(|answer| filtered(path, &query, answer));
     Ok(match (mood, answer) {
         (_, None) => plain(StatusCode::NOT_FOUND, &json!({"message": format!("{path} not found")})),
         (Mood::HalfAReply, Some(answer)) => {
@@ -216,7 +258,8 @@ fn filtered(path: &str, query: &str, answer: Value) -> Value {
         Value::Array(items) if query.contains("filters") => {
             // The ids are in the query as they are, between encoded quotes.
             let wanted = |item: &Value| {
-                query.contains(&format!("%22{}%22", item[key].as_str().unwrap_or_default()))
+                let id = item[key].as_str().unwrap_or_default().replace('-', "%2D");
+                query.contains(&format!("%22{id}%22")) || query.contains("desired%2Dstate")
             };
             items.into_iter().filter(wanted).collect()
         }

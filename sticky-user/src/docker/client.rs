@@ -1,0 +1,234 @@
+//! HTTP to a Docker engine. Answers are read into the few fields that somebody asks for, and what is sent back is what came:
+//! complete models of the API would be slow on long lists, and would lose what they do not know.
+//!
+//! Each call has a connection of its own, so that there is none that went stale while nothing changed.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::address::Address;
+
+/// A call that takes longer is an error.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The newest version of the API that this program knows.
+const NEWEST: Version = Version(1, 47);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The address makes no sense.
+    #[error("{0}")]
+    Address(String),
+    #[error("Docker at {host} cannot be reached: {error}")]
+    Unreachable { host: String, error: io::Error },
+    #[error("{call} is not allowed: let the proxy of the socket pass this call")]
+    Denied { call: String },
+    /// Docker says no.
+    #[error("{call}: {}: {message}", status.as_u16())]
+    Refused { call: String, status: StatusCode, message: String },
+    #[error("{call} {reason}")]
+    NoAnswer { call: String, reason: String },
+    #[error("Docker at {host}: {error}")]
+    At { host: String, error: Box<Error> },
+}
+
+impl Error {
+    /// What Docker answered instead, if it did.
+    pub(crate) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// `1.41`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+/// One engine, and the version of the API that is spoken with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Docker {
+    address: Address,
+    /// `/v1.41`; empty until it is known.
+    prefix: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Versions {
+    api_version: String,
+    #[serde(rename = "MinAPIVersion")]
+    min_api_version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    message: String,
+}
+
+impl Docker {
+    /// Reaches the engine at `host`, a URL, and agrees on the newest version that both sides know. `None` is what
+    /// `DOCKER_HOST` says, or else the local socket.
+    ///
+    /// # Errors
+    /// It is not there, or it is no Docker.
+    pub(crate) async fn connect(host: Option<&str>) -> Result<Self, Error> {
+        let mut docker = Self { address: Address::find(host)?, prefix: String::new() };
+        let versions: Versions =
+            docker.get("/version", &[]).await.map_err(|error| match error {
+                error @ Error::Unreachable { .. } => error,
+                error => Error::At { host: docker.address.to_string(), error: Box::new(error) },
+            })?;
+        let theirs = Version::parse(&versions.api_version).unwrap_or(NEWEST);
+        let oldest = versions.min_api_version.as_deref().and_then(Version::parse);
+        let Version(major, minor) = theirs.min(NEWEST).max(oldest.unwrap_or(Version(1, 0)));
+        docker.prefix = format!("/v{major}.{minor}");
+        Ok(docker)
+    }
+
+    /// Where it is, as a user would write it.
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Asks for `path`.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, Error> {
+        let call = format!("GET {path}");
+        let answer = self.call(&call, Method::GET, path, query, Bytes::new()).await?;
+        decode(&call, &answer)
+    }
+
+    /// Changes something; the answer is as it came.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<Bytes, Error> {
+        self.call(&format!("{method} {path}"), method, path, query, body).await
+    }
+
+    async fn call(
+        &self,
+        call: &str,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<Bytes, Error> {
+        let answered = async {
+            let reads = method == Method::GET;
+            let response = self.exchange(call, method, path, query, body).await?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| broken(call, &error))?.to_bytes();
+            checked(call, reads, head.status, body)
+        };
+        timeout(PATIENCE, answered).await.unwrap_or_else(|_| {
+            Err(Error::NoAnswer {
+                call: call.to_owned(),
+                reason: format!("got no answer in {PATIENCE:?}"),
+            })
+        })
+    }
+
+    async fn exchange(
+        &self,
+        call: &str,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let unreachable = |error| Error::Unreachable { host: self.address.to_string(), error };
+        let stream = self.address.connect().await.map_err(unreachable)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(call, &error))?;
+        // Its error is also that of the request.
+        tokio::spawn(connection);
+        let mut uri = format!("{}{path}", self.prefix);
+        for (index, (name, value)) in query.iter().enumerate() {
+            let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+            uri.push_str(&format!("{}{name}={value}", if index == 0 { '?' } else { '&' }));
+        }
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(HOST, "docker")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| Error::NoAnswer {
+                call: call.to_owned(),
+                reason: format!("cannot be asked: {error}"),
+            })?;
+        sender.send_request(request).await.map_err(|error| broken(call, &error))
+    }
+}
+
+/// `{"KEY":["a","b"]}`, the form of all filters.
+pub(crate) fn filters(key: &str, values: &[impl AsRef<str>]) -> (&'static str, String) {
+    let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
+    ("filters", serde_json::json!({ key: values }).to_string())
+}
+
+/// A name of a user as one segment of a path.
+pub(crate) fn segment(name: &str) -> String {
+    utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(call: &str, answer: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(answer).map_err(|error| Error::NoAnswer {
+        call: call.to_owned(),
+        reason: format!("is answered with something else: {error}"),
+    })
+}
+
+fn checked(call: &str, reads: bool, status: StatusCode, body: Bytes) -> Result<Bytes, Error> {
+    let call = call.to_owned();
+    match status {
+        status if status.is_success() => Ok(body),
+        // Docker itself forbids no question, only orders.
+        StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED if reads => {
+            Err(Error::Denied { call })
+        }
+        status => {
+            let message = serde_json::from_slice(&body).map_or_else(
+                |_| String::from_utf8_lossy(&body).trim().to_owned(),
+                |Message { message }| message,
+            );
+            Err(Error::Refused { call, status, message })
+        }
+    }
+}
+
+fn broken(call: &str, error: &hyper::Error) -> Error {
+    let mut reason = format!("broke off: {error}");
+    if let Some(cause) = std::error::Error::source(error) {
+        reason.push_str(&format!(": {cause}"));
+    }
+    Error::NoAnswer { call: call.to_owned(), reason }
+}
+
+impl Version {
+    fn parse(text: &str) -> Option<Self> {
+        let (major, minor) = text.split_once('.')?;
+        Some(Self(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
