@@ -21,6 +21,7 @@ pub mod model;
 pub mod netinfo;
 pub mod provider;
 pub mod proxy;
+pub mod relay;
 pub mod run;
 pub mod socket;
 pub mod state;

@@ -33,6 +33,9 @@ impl Metrics {
             update_seconds.clone(),
         );
         views.proxy.register(&mut registry);
+        if let Some(relay) = &views.relay {
+            relay.register(&mut registry);
+        }
         registry.register_collector(Box::new(cluster::Cluster(views)));
         Self { registry, update_seconds }
     }

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::{StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use nix::ifaddrs::getifaddrs;
+use nix::sys::socket::SockaddrStorage;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::LinkAttribute;
@@ -113,6 +116,24 @@ pub async fn follow_addresses(
         }
     });
     Ok(receiver)
+}
+
+/// Whether packets of this client come by no interface of `outside`: it is this host itself, or in a network of another
+/// interface, as containers are.
+#[must_use]
+pub fn is_inside(client: IpAddr, outside: &[&str]) -> bool {
+    let ip = |storage: Option<SockaddrStorage>| {
+        let storage = storage?;
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    let client = client.to_canonical();
+    getifaddrs().into_iter().flatten().any(|interface| {
+        let Some(addr) = ip(interface.address) else { return false };
+        let net = ip(interface.netmask).and_then(|mask| IpNet::with_netmask(addr, mask).ok());
+        let behind = !outside.contains(&interface.interface_name.as_str());
+        addr == client || behind && net.is_some_and(|net| net.contains(&client))
+    })
 }
 
 async fn addresses(handle: &Handle, interfaces: &[String]) -> anyhow::Result<Vec<IpAddr>> {

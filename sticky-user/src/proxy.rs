@@ -50,6 +50,8 @@ use crate::clients::ClientTable;
 use crate::keys::Keys;
 use crate::model::Snapshot;
 
+pub(crate) use preface::write as preface;
+pub(crate) use rate::Buckets;
 pub use reason::Reason;
 pub use settings::{Limits, Settings, Timeouts};
 pub use stats::{BackendStats, ServiceStats};

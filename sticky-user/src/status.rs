@@ -197,6 +197,21 @@ pub(crate) fn affinity(config: &ServiceConfig) -> &'static str {
 }
 
 impl Status {
+    /// Says at each service of layer 4 what a relay that does not work means.
+    pub(crate) fn without_relay(&mut self, trouble: &str) {
+        for service in self.services.iter_mut().filter(|service| !service.frontends.is_empty()) {
+            service.errors.push(LabelError {
+                label: "publish".to_owned(),
+                value: String::new(),
+                message: format!(
+                    "clients on this host, and of another IP version than the backends, are not balanced: {trouble}"
+                ),
+                hint: "the relay needs nftables with NAT in the kernel: nf_tables, nft_redir, nft_ct"
+                    .to_owned(),
+            });
+        }
+    }
+
     /// Whether there are nearly as many clients as can be remembered.
     #[must_use]
     pub fn short_of_records(&self) -> bool {

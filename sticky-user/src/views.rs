@@ -8,8 +8,10 @@ use tokio::sync::watch;
 
 use crate::clients::ClientTable;
 use crate::control::{Counters, DataPathView, InForce};
+use crate::netinfo;
 use crate::provider::Found;
 use crate::proxy::Proxy;
+use crate::relay::Relay;
 use crate::status::{self, Status};
 use crate::whereis::{self, Answer, Question, UnknownService};
 
@@ -26,6 +28,8 @@ pub struct Views {
     pub data_path: Option<Arc<dyn DataPathView>>,
     pub clients: Arc<dyn ClientTable>,
     pub proxy: Arc<Proxy>,
+    /// `None`: layer 7 only.
+    pub relay: Option<Arc<Relay>>,
 }
 
 impl Views {
@@ -50,7 +54,7 @@ impl Views {
             .iter()
             .map(|count| ((count.service.as_str(), count.backend.as_str()), count.requests))
             .collect();
-        let status = status::build(&status::Parts {
+        let mut status = status::build(&status::Parts {
             node: &self.node,
             table_size: self.table_size,
             max_clients: self.max_clients,
@@ -61,6 +65,9 @@ impl Views {
             counters: &counters,
             requests: &|service, backend| requests.get(&(service, backend)).copied().unwrap_or(0),
         });
+        if let Some(trouble) = self.relay.as_ref().and_then(|relay| relay.trouble()) {
+            status.without_relay(&trouble);
+        }
         (status, counters.outcomes)
     }
 
@@ -72,7 +79,11 @@ impl Views {
         match &*self.in_force.borrow() {
             Some(in_force) => {
                 let cookie = |service: &str, value: &str| self.proxy.cookie(service, value);
-                whereis::answer(question, in_force, &*self.clients, &cookie)
+                let outside: Vec<_> = self.data_path.iter().flat_map(|d| d.interfaces()).collect();
+                let outside: Vec<_> =
+                    outside.iter().map(|interface| interface.name.as_str()).collect();
+                let inside = netinfo::is_inside(question.client, &outside);
+                whereis::answer(question, in_force, &*self.clients, inside, &cookie)
             }
             None => Err(UnknownService { service: question.service.clone(), known: Vec::new() }),
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sticky_common::outcome::Outcome;
 
 use crate::clients::{Choice, ClientTable};
-use crate::control::{InForce, InForceService, Path};
+use crate::control::{FrontendInForce, InForce, InForceService, Path};
 use crate::model::{Backend, Service, State};
 use crate::proxy::{CookieView, Reason};
 
@@ -46,10 +46,12 @@ pub struct UnknownService {
     pub known: Vec<String>,
 }
 
+/// `inside`: the client's packets come by no interface that XDP is on.
 pub(crate) fn answer(
     question: &Question,
     in_force: &InForce,
     clients: &dyn ClientTable,
+    inside: bool,
     cookies: &dyn Fn(&str, &str) -> Option<CookieView>,
 ) -> Result<Vec<Answer>, UnknownService> {
     let services = &in_force.snapshot.services;
@@ -59,7 +61,8 @@ pub(crate) fn answer(
         .filter(asked)
         .map(|service| {
             let cookie = question.cookie.as_deref().and_then(|value| cookies(&service.id, value));
-            one(service, question.client, cookie, in_force, clients)
+            let path = path(service, question.client, inside, in_force);
+            one(service, question.client, cookie, path, clients)
         })
         .collect();
     if answers.is_empty() && question.service.is_some() {
@@ -75,10 +78,9 @@ fn one(
     service: &Service,
     client: IpAddr,
     cookie: Option<CookieView>,
-    in_force: &InForce,
+    path: Path,
     clients: &dyn ClientTable,
 ) -> Answer {
-    let path = in_force.services.iter().find(|s| s.id == service.id).map_or(Path::Proxy, path);
     let answer = |backend, reason: &str| Answer {
         service: service.name.clone(),
         backend,
@@ -133,9 +135,17 @@ fn located(backend: &Backend) -> Located {
     }
 }
 
-/// How a client from outside reaches the service first.
-fn path(service: &InForceService) -> Path {
-    service.frontends.first().map_or(Path::Proxy, |frontend| frontend.path)
+/// How the client reaches the service first.
+fn path(service: &Service, client: IpAddr, inside: bool, in_force: &InForce) -> Path {
+    let of = |s: &&InForceService| s.id == service.id;
+    let frontends = in_force.services.iter().find(of).map_or(&[][..], |s| &s.frontends);
+    let family =
+        |f: &&FrontendInForce| f.frontend.addr.is_ipv4() == client.to_canonical().is_ipv4();
+    match frontends.iter().find(family).or(frontends.first()) {
+        Some(_) if inside => Path::Relay,
+        Some(frontend) => frontend.path,
+        None => Path::Proxy,
+    }
 }
 
 impl Answer {

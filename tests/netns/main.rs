@@ -7,5 +7,6 @@ mod fixture;
 mod harness;
 mod interfaces;
 mod mistakes;
+mod relay;
 mod spread;
 mod takeover;

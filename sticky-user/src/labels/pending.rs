@@ -14,8 +14,7 @@ const PENDING: [(&str, &str); 4] = [
 ];
 
 /// Kept by the proxy, and not yet for connections that it never sees.
-const NOT_AT_LAYER_4: [&str; 5] =
-    [label::ALLOW, label::DENY, label::RATE, label::MAX_CONNECTIONS, label::PROXY_PROTOCOL];
+const NOT_AT_LAYER_4: [&str; 4] = [label::ALLOW, label::DENY, label::RATE, label::MAX_CONNECTIONS];
 
 /// Reports the labels that are set and do nothing.
 pub(super) fn report(
@@ -43,5 +42,8 @@ pub(super) fn report(
         for name in NOT_AT_LAYER_4 {
             tell(name, "is not applied at layer 4 yet, only to requests".to_owned());
         }
+        // What XDP carries has no connection of its own that could begin with a header.
+        let only = "is sent by the proxy and the relay; what XDP carries comes from the client's own address instead";
+        tell(label::PROXY_PROTOCOL, only.to_owned());
     }
 }

@@ -90,7 +90,7 @@ fn read_v2(bytes: &[u8]) -> Preface {
 }
 
 /// What a backend is told before the first request of a connection.
-pub(super) fn write(version: ProxyProtocol, source: SocketAddr, target: SocketAddr) -> Vec<u8> {
+pub(crate) fn write(version: ProxyProtocol, source: SocketAddr, target: SocketAddr) -> Vec<u8> {
     let (from, to) = same_family(source.ip(), target.ip());
     match version {
         ProxyProtocol::V1 => {

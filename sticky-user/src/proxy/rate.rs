@@ -9,7 +9,7 @@ const MANY: usize = 65_536;
 
 /// What each client of one service has left.
 #[derive(Debug, Default)]
-pub(super) struct Buckets(Mutex<HashMap<IpAddr, Bucket>>);
+pub(crate) struct Buckets(Mutex<HashMap<IpAddr, Bucket>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -29,7 +29,7 @@ impl Bucket {
 
 impl Buckets {
     /// Takes one request of this client, if it may have one.
-    pub(super) fn take(&self, client: IpAddr, rate: u32, now_ms: u64) -> bool {
+    pub(crate) fn take(&self, client: IpAddr, rate: u32, now_ms: u64) -> bool {
         let rate = u64::from(rate);
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MANY && !buckets.contains_key(&client) {

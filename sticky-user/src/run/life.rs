@@ -131,19 +131,30 @@ async fn go_on(parts: &mut Parts) {
     parts.paused.send_replace(false);
 }
 
-/// Finishes the requests in progress, at most for `timeout`; a second signal ends the wait. Returns how many connections
+/// Finishes the requests in progress and what the relay carries, at most for `timeout`; a second signal ends the wait. Returns how many connections
 /// were cut.
 pub(super) async fn drain(parts: &Parts, timeout: Duration) -> usize {
     parts.ready.store(false, Ordering::Release);
-    let proxy = Arc::clone(&parts.proxy);
-    let Ok(mut signals) = Signals::new() else { return proxy.drain(Duration::ZERO).await };
+    let Ok(mut signals) = Signals::new() else { return end(parts, Duration::ZERO).await };
     tokio::select! {
-        cut = proxy.drain(timeout) => cut,
+        cut = end(parts, timeout) => cut,
         name = signals.next() => {
             info!(signal = name, "again, so without waiting");
-            proxy.drain(Duration::ZERO).await
+            end(parts, Duration::ZERO).await
         }
     }
+}
+
+async fn end(parts: &Parts, timeout: Duration) -> usize {
+    let (proxy, relay) = (Arc::clone(&parts.proxy), parts.relay.clone());
+    let relay = async {
+        match relay {
+            Some(relay) => relay.drain(timeout).await,
+            None => 0,
+        }
+    };
+    let (requests, connections) = tokio::join!(proxy.drain(timeout), relay);
+    requests + connections
 }
 
 /// The last change is on disk, and no commit is in progress. Waits for both, so not for a thread of a runtime.

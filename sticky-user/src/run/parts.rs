@@ -32,6 +32,7 @@ use crate::model::{Snapshot, State};
 use crate::netinfo;
 use crate::provider::Found;
 use crate::proxy::{self, Proxy};
+use crate::relay::Relay;
 use crate::socket::client::Client;
 use crate::socket::{self, Claim, Handover};
 use crate::state::{Saved, StateDir};
@@ -42,6 +43,8 @@ use crate::{docker, file_provider, swarm};
 pub(super) struct Parts {
     pub(super) views: Arc<Views>,
     pub(super) proxy: Arc<Proxy>,
+    /// `None`: layer 7 only.
+    pub(super) relay: Option<Arc<Relay>>,
     pub(super) ready: Arc<AtomicBool>,
     pub(super) in_force: watch::Receiver<Option<Arc<InForce>>>,
     pub(super) hold: Hold,
@@ -96,6 +99,10 @@ impl Parts {
             Arc::new(Proxy::start(proxy_settings(config, &node), keys, Arc::clone(&clients))?);
 
         let (in_force_sender, in_force) = watch::channel(None);
+        let relay = match &view {
+            Some(_) => Some(Arc::new(Relay::start(in_force.clone(), Arc::clone(&clients))?)),
+            None => None,
+        };
         let views = Arc::new(Views {
             node,
             table_size: config.table_size.get(),
@@ -105,6 +112,7 @@ impl Parts {
             data_path: view,
             clients,
             proxy: Arc::clone(&proxy),
+            relay: relay.clone(),
         });
         let metrics = Arc::new(Metrics::new(Arc::clone(&views)));
         let ready = Arc::new(AtomicBool::new(false));
@@ -148,6 +156,7 @@ impl Parts {
         Ok(Self {
             views,
             proxy,
+            relay,
             ready,
             in_force,
             hold,

@@ -27,7 +27,7 @@ fn question(service: Option<&str>) -> Question {
 }
 
 fn ask(in_force: &InForce, service: Option<&str>, table: Fixed) -> Answer {
-    answer(&question(service), in_force, &table, &|_, _| None).unwrap().remove(0)
+    answer(&question(service), in_force, &table, false, &|_, _| None).unwrap().remove(0)
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_service_is_found_by_id_too_and_all_are_answered_without_one() {
     ask(&in_force(), Some("s1"), Fixed(None));
     ask(&in_force(), None, Fixed(None));
     let unknown =
-        answer(&question(Some("x")), &in_force(), &Fixed(None), &|_, _| None).unwrap_err();
+        answer(&question(Some("x")), &in_force(), &Fixed(None), false, &|_, _| None).unwrap_err();
     assert_eq!(unknown.to_string(), "there is no service x; known are: demo");
 }
 

@@ -43,6 +43,7 @@ pub(super) const CONFINED: &[Confined] = &[
     },
     Confined { krate: "aya_log", to: &["sticky-user/src/datapath", "sticky-user/src/telemetry"] },
     Confined { krate: "bollard", to: &["sticky-user/src/swarm", "sticky-user/src/docker"] },
+    Confined { krate: "netlink_packet_netfilter", to: &["sticky-user/src/relay"] },
     Confined { krate: "aya_obj", to: &["sticky-user/src/datapath"] },
     Confined { krate: "hyper", to: HTTP },
     Confined { krate: "hyper_util", to: HTTP },
@@ -102,6 +103,10 @@ pub(super) const MODULES: &[Modules] = &[
     Modules {
         files: &["sticky-user/src/control"],
         never: &["swarm", "datapath", "file_provider", "health", "proxy", "run", "cli", "admin"],
+    },
+    Modules {
+        files: &["sticky-user/src/relay"],
+        never: &["swarm", "datapath", "file_provider", "health", "labels", "run", "cli", "admin"],
     },
     Modules {
         files: &["sticky-user/src/datapath"],

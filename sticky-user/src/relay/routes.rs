@@ -1,0 +1,161 @@
+//! Which service a frontend belongs to, and what lives as long as a backend does.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::stats::{BackendStats, ServiceStats};
+use crate::control::InForce;
+use crate::model::{self, Frontend, IpPrefix, ProxyProtocol};
+use crate::proxy::Buckets;
+
+/// How long a client waits for a service that has lost its last backend, before it is refused.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The state of one commit.
+#[derive(Default)]
+pub(super) struct Routes {
+    by_frontend: HashMap<Frontend, Route>,
+}
+
+/// What a connection to one frontend needs to know.
+#[derive(Clone)]
+pub(super) struct Route {
+    /// The backends' port.
+    pub(super) target: u16,
+    pub(super) service: Arc<Service>,
+}
+
+pub(super) struct Service {
+    pub(super) id: String,
+    pub(super) backends: HashMap<String, Arc<Backend>>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    /// New connections per second and client.
+    pub(super) rate: Option<u32>,
+    pub(super) buckets: Arc<Buckets>,
+    pub(super) stats: Arc<ServiceStats>,
+    prefix: IpPrefix,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+    /// Since when no backend takes new clients.
+    without: Option<Instant>,
+}
+
+/// A backend, the same in all routes while it is there.
+pub(super) struct Backend {
+    pub(super) id: String,
+    pub(super) ip: IpAddr,
+    /// Cancelled when it is gone, and with it its connections.
+    pub(super) gone: CancellationToken,
+    pub(super) stats: Arc<BackendStats>,
+}
+
+impl Routes {
+    pub(super) fn get(&self, frontend: &Frontend) -> Option<&Route> {
+        self.by_frontend.get(frontend)
+    }
+
+    pub(super) fn frontends(&self) -> impl Iterator<Item = Frontend> {
+        self.by_frontend.keys().copied()
+    }
+}
+
+impl Service {
+    /// `sticky.allow`, `sticky.deny`.
+    pub(super) fn admits(&self, client: IpAddr) -> bool {
+        !self.deny.iter().any(|net| net.contains(&client))
+            && (self.allow.is_empty() || self.allow.iter().any(|net| net.contains(&client)))
+    }
+
+    /// The address that all of one client share.
+    pub(super) fn client(&self, addr: IpAddr) -> IpAddr {
+        let bits = if addr.is_ipv4() { self.prefix.v4 } else { self.prefix.v6 };
+        IpNet::new(addr, bits).map_or(addr, |net| net.network())
+    }
+
+    /// Until when a client waits while there is no backend.
+    pub(super) fn patience(&self) -> Instant {
+        self.without.unwrap_or_else(Instant::now) + PATIENCE
+    }
+}
+
+/// Makes the routes of each commit, and tells what is gone.
+#[derive(Default)]
+pub(super) struct Book {
+    services: HashMap<String, Arc<Service>>,
+}
+
+impl Book {
+    pub(super) fn publish(&mut self, in_force: &InForce) -> Routes {
+        let mut routes = Routes::default();
+        let mut services = HashMap::new();
+        let found = in_force.snapshot.services.iter();
+        for service in found.filter(|service| service.config.ip_hash) {
+            let previous = self.services.remove(&service.id);
+            let now = Arc::new(next(service, previous.as_deref()));
+            let frontends = in_force.services.iter().filter(|s| s.id == service.id);
+            for place in frontends.flat_map(|s| &s.frontends) {
+                let route = Route { target: place.target, service: Arc::clone(&now) };
+                routes.by_frontend.insert(place.frontend, route);
+            }
+            services.insert(service.id.clone(), now);
+        }
+        // What is left is in no service any more.
+        for backend in self.services.values().flat_map(|service| service.backends.values()) {
+            backend.gone.cancel();
+        }
+        self.services = services;
+        routes
+    }
+
+    /// Name and numbers of each service.
+    pub(super) fn stats(&self) -> Vec<Arc<ServiceStats>> {
+        self.services.values().map(|service| Arc::clone(&service.stats)).collect()
+    }
+}
+
+fn next(service: &model::Service, previous: Option<&Service>) -> Service {
+    let stats = previous
+        .map_or_else(|| Arc::new(ServiceStats::new(&service.name)), |p| Arc::clone(&p.stats));
+    let old = previous.map(|p| &p.backends);
+    let mut backends = HashMap::with_capacity(service.backends.len());
+    for backend in &service.backends {
+        let Some(ip) = backend.addr.map(|addr| addr.ip()) else { continue };
+        let kept = old.and_then(|old| old.get(&backend.id)).filter(|kept| kept.ip == ip);
+        let entry = kept.cloned().unwrap_or_else(|| {
+            Arc::new(Backend {
+                id: backend.id.clone(),
+                ip,
+                gone: CancellationToken::new(),
+                stats: stats.backend(&backend.name),
+            })
+        });
+        backends.insert(backend.id.clone(), entry);
+    }
+    for (id, backend) in old.into_iter().flatten() {
+        if !backends.get(id).is_some_and(|now| Arc::ptr_eq(now, backend)) {
+            backend.gone.cancel();
+        }
+    }
+    stats.keep(service.backends.iter().map(|backend| backend.name.as_str()));
+    let config = &service.config;
+    let serves = service.backends.iter().any(|backend| backend.state.takes_new());
+    let since = previous.and_then(|p| p.without);
+    Service {
+        id: service.id.clone(),
+        backends,
+        proxy_protocol: config.proxy_protocol,
+        rate: config.rate.filter(|rate| *rate > 0),
+        buckets: previous.map(|p| Arc::clone(&p.buckets)).unwrap_or_default(),
+        stats,
+        prefix: config.ip_prefix,
+        allow: config.allow.clone(),
+        deny: config.deny.clone(),
+        without: (!serves).then(|| since.unwrap_or_else(Instant::now)),
+    }
+}
