@@ -6,7 +6,7 @@
 //! clients have Docker's own way to the service again.
 //!
 //! [`rules`] has the table's messages, [`routes`] follows the commits, [`dial`] finds and connects a backend, [`tcp`] and
-//! [`udp`] carry.
+//! [`udp`] carry; [`tracked`] has the kernel forget where it sent a client's datagrams before.
 
 mod counted;
 mod dial;
@@ -15,9 +15,10 @@ mod rules;
 mod stats;
 mod table;
 mod tcp;
+mod tracked;
 mod udp;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,7 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::clients::ClientTable;
 use crate::control::InForce;
@@ -180,8 +181,7 @@ impl Follower {
                 _ = retired.wait_for(|retired| *retired) => break,
             }
         }
-        // Without our rules new connections go to a successor, or Docker's way.
-        self.table = None;
+        self.retire().await;
         info!("the relay takes no more connections");
         self.shared.cut.cancelled().await;
     }
@@ -243,6 +243,19 @@ impl Follower {
         Ok(number)
     }
 
+    /// Leaves new connections, and the next datagrams, to a successor or to Docker.
+    async fn retire(&mut self) {
+        let Some(table) = self.table.take() else { return };
+        let gone = tokio::task::spawn_blocking(move || {
+            let frontends = table.entries().iter().map(|entry| (entry.frontend, None)).collect();
+            drop(table);
+            forget(frontends);
+        });
+        if gone.await.is_ok() {
+            self.udp.clear();
+        }
+    }
+
     /// Brings the table up to date, on a thread that may wait for the kernel.
     async fn rules(&mut self, entries: BTreeSet<Entry>) -> anyhow::Result<()> {
         // With nothing to redirect, the host is spared the tracking of connections that NAT turns on.
@@ -253,12 +266,23 @@ impl Follower {
         let table = self.table.take();
         let changed = tokio::task::spawn_blocking(move || {
             let mut table = table.map_or_else(Table::create, Ok)?;
+            let new = entries.difference(table.entries());
+            let new: BTreeMap<_, _> = new.map(|entry| (entry.frontend, Some(entry.to))).collect();
             table.set(&entries)?;
+            forget(new);
             Ok::<_, table::Error>(table)
         });
         // A table that is not as it should be is dropped, and made anew.
         self.table = Some(changed.await??);
         Ok(())
+    }
+}
+
+/// Clients of UDP that the kernel sent to Docker, or to an earlier relay, come to us from their next datagram on.
+fn forget(mut frontends: BTreeMap<Frontend, Option<u16>>) {
+    frontends.retain(|frontend, _| frontend.proto == Proto::Udp);
+    if let Err(error) = tracked::forget(&frontends) {
+        debug!(%error, "tracked UDP flows stay where they are until they are silent");
     }
 }
 

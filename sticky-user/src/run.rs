@@ -31,6 +31,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     // Until the last request is logged.
     let _log = telemetry::start(config.log_format)?;
     permissions::capabilities(&config)?;
+    permissions::descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

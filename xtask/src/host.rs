@@ -22,6 +22,8 @@ const NETWORK: [Tool; 3] =
 const DOCKER: [Tool; 2] = [("dockerd", &["docker.io"]), ("docker", &["docker-cli", "docker.io"])];
 /// The rest of what the lab and the tests call.
 const TESTS: [Tool; 1] = [("curl", &["curl"])];
+/// Shows the tests what rules there are.
+const RULES: [Tool; 1] = [("nft", &["nftables"])];
 
 /// What `cargo xtask run` needs for the lab.
 pub(crate) fn for_lab(mode: Install) -> Result<()> {
@@ -39,7 +41,7 @@ pub(crate) fn for_tests(mode: Install) -> Result<()> {
             "the tests run private Docker engines: docker.io is installed, its system daemon is not started",
         );
     }
-    for tools in [&NETWORK[..], &DOCKER[..1], &DOCKER[1..], &TESTS[..]] {
+    for tools in [&NETWORK[..], &DOCKER[..1], &DOCKER[1..], &TESTS[..], &RULES[..]] {
         ensure(tools, "the tests", mode)?;
     }
     Ok(())

@@ -100,6 +100,10 @@ impl Book {
             let now = Arc::new(next(service, previous.as_deref()));
             let frontends = in_force.services.iter().filter(|s| s.id == service.id);
             for place in frontends.flat_map(|s| &s.frontends) {
+                // What is for loopback stays with whoever listens there, were it a VIP.
+                if place.frontend.addr.is_loopback() {
+                    continue;
+                }
                 let route = Route { target: place.target, service: Arc::clone(&now) };
                 routes.by_frontend.insert(place.frontend, route);
             }
@@ -159,3 +163,6 @@ fn next(service: &model::Service, previous: Option<&Service>) -> Service {
         without: (!serves).then(|| since.unwrap_or_else(Instant::now)),
     }
 }
+
+#[cfg(test)]
+mod tests;

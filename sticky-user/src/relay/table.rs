@@ -53,6 +53,11 @@ impl Table {
         Ok(table)
     }
 
+    /// What the maps say.
+    pub(super) const fn entries(&self) -> &BTreeSet<Entry> {
+        &self.entries
+    }
+
     /// Makes the maps say exactly this.
     pub(super) fn set(&mut self, entries: &BTreeSet<Entry>) -> Result<(), Error> {
         let ports: BTreeSet<_> =

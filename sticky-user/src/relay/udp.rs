@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::OwnedSemaphorePermit;
@@ -105,7 +106,8 @@ impl Serving {
             },
         };
         session.last.store(self.now(), Ordering::Relaxed);
-        match session.socket.try_send(bytes) {
+        // The runtime does not know yet that a new socket can be written to.
+        match SockRef::from(&session.socket).send(bytes) {
             Ok(sent) => {
                 session.backend.stats.to_backend.fetch_add(sent as u64, Ordering::Relaxed);
             }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use procfs::process::Process;
 
 use crate::config::{Config, Interfaces};
@@ -30,6 +31,15 @@ pub(super) fn capabilities(config: &Config) -> Result<(), Failure> {
         "missing {} to load and attach the data path; run as root or grant the capability, or use `--iface none` for layer 7 only",
         missing.join(" and ")
     )))
+}
+
+/// Takes as many file descriptors as may be had: each connection of the proxy or the relay needs two.
+pub(super) fn descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of descriptors stays as it is");
+    }
 }
 
 /// # Errors

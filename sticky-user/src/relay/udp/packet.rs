@@ -99,9 +99,7 @@ impl Listener {
         let to = SockaddrStorage::from(to);
         let send = |control: &[ControlMessage<'_>]| {
             let fd = self.socket.as_raw_fd();
-            self.socket.try_io(Interest::WRITABLE, || {
-                Ok(sendmsg(fd, &parts, control, MsgFlags::empty(), Some(&to)).map(|_| ())?)
-            })
+            Ok(sendmsg(fd, &parts, control, MsgFlags::empty(), Some(&to)).map(|_| ())?)
         };
         match here {
             IpAddr::V4(here) if self.v4 => {
