@@ -39,14 +39,14 @@ pub struct Instance {
 
 impl Instance {
     /// Whether a service with these labels is for this instance. As in Interlock, a service without the label is for
-    /// the instances without a name.
+    /// the instances without a name. One whose value is no name is for nobody, so every instance reports it.
     #[must_use]
     pub fn serves(&self, labels: &BTreeMap<String, String>) -> bool {
         let wanted = labels
             .get(label::SERVICE_CLUSTER)
             .map(|name| name.trim())
             .filter(|name| !name.is_empty());
-        wanted == self.cluster.as_deref()
+        wanted == self.cluster.as_deref() || wanted.is_some_and(|name| value::name(name).is_err())
     }
 }
 

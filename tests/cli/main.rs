@@ -2,6 +2,7 @@
 
 mod access_log;
 mod configuration;
+mod labels;
 mod life;
 mod node;
 mod takeover;

@@ -289,6 +289,8 @@ fn a_service_is_for_the_instances_of_its_cluster() {
     let none = map(&[(label::HOSTS, "a.com")]);
     assert!(named.serves(&east) && !named.serves(&none));
     assert!(Instance::default().serves(&none) && !Instance::default().serves(&east));
+    let wrong = map(&[(label::SERVICE_CLUSTER, "two names")]);
+    assert!(named.serves(&wrong) && read(&wrong, &named).config.is_none(), "it is reported");
 }
 
 #[test]
