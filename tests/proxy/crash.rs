@@ -1,45 +1,19 @@
 //! Backends that are killed, fall silent or talk nonsense: what the client is told, and in what time.
 
-use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sticky::model::{Service, State};
+use sticky::model::Service;
 use sticky::proxy::{Settings, Timeouts};
-use sticky_tests::demo::demo_binary;
-use sticky_tests::process::Process;
 
 use crate::backend::Backend;
 use crate::client::{Connection, Jar, Response, get, send};
-use crate::proxy::{Bench, keys, learn, service, settings, task};
-
-/// The demo application in a process of its own, to be killed as processes are.
-struct Demo {
-    process: Process,
-    addr: SocketAddr,
-}
-
-impl Demo {
-    fn start() -> Self {
-        let mut command = Command::new(demo_binary().unwrap());
-        command.env("LISTEN", "127.0.0.1:0").env("INSTANCE", "demo");
-        let mut process = Process::spawn("sticky-demo", &command).unwrap();
-        let line =
-            process.wait_line(Duration::from_secs(10), 0, |line| line.contains("listens on"));
-        let addr = line.unwrap().text.rsplit(' ').next().unwrap().parse().unwrap();
-        Self { process, addr }
-    }
-}
+use crate::demo::Demo;
+use crate::proxy::{Bench, keys, learn, service, settings};
 
 /// A service of the demo application and `other`.
 fn both(demo: &Demo, other: &Backend) -> Service {
     let mut service = service("s", &[other], learn);
-    service.backends.push(sticky::model::Backend {
-        id: "id-demo".to_owned(),
-        name: "demo".to_owned(),
-        addr: Some(demo.addr),
-        ..task(other, State::Up)
-    });
+    service.backends.push(demo.task(other));
     service
 }
 

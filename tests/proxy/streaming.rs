@@ -11,7 +11,7 @@ fn memory() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-const SIZE: u64 = 256 << 20;
+const SIZE: u64 = 2 << 30;
 /// Both sides and the test's own buffers; a proxy that collects bodies would need all of [`SIZE`].
 const ROOM: u64 = 48;
 

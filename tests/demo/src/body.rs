@@ -1,5 +1,8 @@
 //! Bodies of answers.
 
+use std::sync::LazyLock;
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::combinators::BoxBody;
@@ -14,19 +17,34 @@ pub fn full(content: impl Into<Bytes>) -> Body {
     Full::new(content.into()).map_err(|never| match never {}).boxed()
 }
 
-/// `length` bytes in pieces, each byte its offset modulo 251 (a prime, so that a lost or doubled page shows).
+/// What every piece of [`pattern`] is cut from, made once: streaming costs no more than the sockets do.
+static PATTERN: LazyLock<Bytes> =
+    LazyLock::new(|| (0..PIECE + PERIOD).map(|at| (at % PERIOD).to_le_bytes()[0]).collect());
+const PIECE: usize = 64 * 1024;
+/// A prime, so that a lost or doubled page shows.
+const PERIOD: usize = 251;
+
+/// `length` bytes in pieces, each byte its offset modulo 251.
 pub fn pattern(length: u64) -> Body {
-    const PIECE: u64 = 64 * 1024;
-    let pieces = stream::unfold(0_u64, move |offset| async move {
-        let end = length.min(offset + PIECE);
-        let piece: Bytes = (offset..end).map(pattern_at).collect();
-        (offset < length).then(|| (Ok(Frame::data(piece)), end))
+    let pieces = stream::unfold((length, 0), |(left, phase)| async move {
+        let size = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let piece = PATTERN.slice(phase..phase + size);
+        let next = (left - size as u64, (phase + size) % PERIOD);
+        (left > 0).then(|| (Ok(Frame::data(piece)), next))
     });
     BodyExt::boxed(StreamBody::new(pieces))
 }
 
-fn pattern_at(offset: u64) -> u8 {
-    u8::try_from(offset % 251).expect("less than 251")
+/// Server-sent events without end: `data: NUMBER` from 0 on, the first at once and the others `pause` apart.
+pub fn events(pause: Duration) -> Body {
+    let events = stream::unfold(0_u64, move |number| async move {
+        if number > 0 {
+            tokio::time::sleep(pause).await;
+        }
+        let event = Bytes::from(format!("data: {number}\n\n"));
+        Some((Ok(Frame::data(event)), number + 1))
+    });
+    BodyExt::boxed(StreamBody::new(events))
 }
 
 /// FNV-1a of a body that comes in pieces: start with [`FNV_START`].

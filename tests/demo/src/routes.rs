@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::body::{Body, FNV_START, fnv1a, full, pattern};
+use crate::body::{Body, FNV_START, events, fnv1a, full, pattern};
 use crate::websocket;
 
 /// Answers one request; every answer says in `x-instance` who gave it.
@@ -38,6 +38,7 @@ pub async fn answer(
             ping(&request, client, &app)
         }
         "/large" => large(number(&request, "bytes", 1_000_000)),
+        "/events" => event_stream(Duration::from_millis(number(&request, "ms", 1000))),
         "/echo" => Response::new(request.into_body().boxed()),
         "/digest" => digest(request, &app).await,
         "/set-cookie" => set_cookie(&request, &app),
@@ -138,6 +139,12 @@ fn large(length: u64) -> Response<Body> {
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    response
+}
+
+fn event_stream(pause: Duration) -> Response<Body> {
+    let mut response = Response::new(events(pause));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response
 }
 
