@@ -5,11 +5,13 @@
 //! frontend. The table is this process's: when the process ends, however it ends, the kernel takes it away, and these
 //! clients have Docker's own way to the service again.
 //!
-//! [`rules`] has the table's messages, [`routes`] follows the commits, [`dial`] finds and connects a backend, [`tcp`] and
-//! [`udp`] carry; [`tracked`] has the kernel forget where it sent a client's datagrams before.
+//! [`follow`] keeps all that as each commit wants it, [`rules`] has the table's messages, [`routes`] what a commit says,
+//! [`dial`] finds and connects a backend, [`tcp`] and [`udp`] carry; [`tracked`] has the kernel forget where it sent a
+//! client's datagrams before.
 
 mod counted;
 mod dial;
+mod follow;
 mod routes;
 mod rules;
 mod stats;
@@ -18,7 +20,6 @@ mod tcp;
 mod tracked;
 mod udp;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,22 +29,17 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
 use crate::clients::ClientTable;
 use crate::control::InForce;
-use crate::model::{Frontend, Proto};
 use crate::proxy::preface;
-use routes::{Book, Routes};
-use rules::Entry;
-use table::Table;
+use follow::Follower;
+use routes::Routes;
 
 /// Connections and UDP sessions at the same time, if there are descriptors for them.
 const ROOM: u64 = 16_384;
 /// Of all descriptors; each connection takes two of them.
 const SHARE: u64 = 4;
-/// A table that the kernel refused is tried again after this.
-const RETRY: Duration = Duration::from_secs(5);
 /// How often the end of a drain is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -52,8 +48,19 @@ pub struct Relay {
     shared: Arc<Shared>,
     /// Set when no new connection shall come here.
     retired: watch::Sender<bool>,
+    stage: watch::Sender<Stage>,
     /// Connections do not share the threads of the control plane.
     runtime: Option<Runtime>,
+}
+
+/// How far it is in its life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Starting,
+    /// The rules for a commit are in place, or could not be.
+    Ready,
+    /// No more connections are sent here.
+    Retired,
 }
 
 struct Shared {
@@ -95,16 +102,10 @@ impl Relay {
             trouble: Mutex::default(),
             started: Instant::now(),
         });
-        let retired = watch::Sender::new(false);
-        let follower = Follower {
-            shared: Arc::clone(&shared),
-            book: Book::default(),
-            tcp: None,
-            udp: HashMap::new(),
-            table: None,
-        };
+        let (retired, stage) = (watch::Sender::new(false), watch::Sender::new(Stage::Starting));
+        let follower = Follower::new(Arc::clone(&shared), stage.clone());
         runtime.spawn(follower.run(in_force, retired.subscribe()));
-        Ok(Self { shared, retired, runtime: Some(runtime) })
+        Ok(Self { shared, retired, stage, runtime: Some(runtime) })
     }
 
     /// Why clients on this host and IPv6 clients of IPv4 tasks are not served, if so.
@@ -118,20 +119,29 @@ impl Relay {
         registry.register_collector(Box::new(stats::Shown(Arc::clone(&self.shared.stats))));
     }
 
-    /// Takes the table away and lets open connections end; after `timeout` cuts the rest, and returns how many.
+    /// Takes no more connections and lets open ones end; after `timeout` cuts the rest, and returns how many.
     pub async fn drain(&self, timeout: Duration) -> usize {
         self.retired.send_replace(true);
-        let open = || self.shared.size - self.shared.room.available_permits();
+        let mut stage = self.stage.subscribe();
         let ended = async {
-            while open() > 0 {
+            // Those that were sent here until then are accepted, and open, a moment later.
+            let _ = stage.wait_for(|stage| *stage == Stage::Retired).await;
+            tokio::time::sleep(LOOK).await;
+            while self.shared.open() > 0 {
                 tokio::time::sleep(LOOK).await;
             }
         };
         // What is left is cut.
         let _ = tokio::time::timeout(timeout, ended).await;
-        let cut = open();
+        let cut = self.shared.open();
         self.shared.cut.cancel();
         cut
+    }
+
+    /// Waits until the rules for the first commit are in place, or cannot be.
+    pub async fn ready(&self) {
+        // An error means that the relay has ended, for which nobody needs to wait.
+        let _ = self.stage.subscribe().wait_for(|stage| *stage != Stage::Starting).await;
     }
 }
 
@@ -149,144 +159,12 @@ fn room() -> usize {
     usize::try_from((descriptors / SHARE).min(ROOM)).unwrap_or(usize::MAX)
 }
 
-/// Keeps ports and table as the last commit wants them.
-struct Follower {
-    shared: Arc<Shared>,
-    book: Book,
-    tcp: Option<u16>,
-    udp: HashMap<Frontend, udp::Port>,
-    table: Option<Table>,
-}
-
-impl Follower {
-    async fn run(
-        mut self,
-        mut in_force: watch::Receiver<Option<Arc<InForce>>>,
-        mut retired: watch::Receiver<bool>,
-    ) {
-        loop {
-            let now = in_force.borrow_and_update().clone();
-            if let Some(now) = now {
-                let routes = self.book.publish(&now);
-                let wanted: BTreeSet<Frontend> = routes.frontends().collect();
-                *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) =
-                    self.book.stats();
-                self.shared.routes.send_replace(Arc::new(routes));
-                self.follow(&wanted).await;
-            }
-            let again = tokio::time::sleep(RETRY);
-            tokio::select! {
-                changed = in_force.changed() => if changed.is_err() { return },
-                () = again, if self.shared.troubled() => {}
-                _ = retired.wait_for(|retired| *retired) => break,
-            }
-        }
-        self.retire().await;
-        info!("the relay takes no more connections");
-        self.shared.cut.cancelled().await;
-    }
-
-    async fn follow(&mut self, wanted: &BTreeSet<Frontend>) {
-        let done = match self.ports(wanted) {
-            Ok(entries) => self.rules(entries).await,
-            Err(error) => Err(error),
-        };
-        let trouble = done.err().map(|error| format!("{error:#}"));
-        self.udp.retain(|frontend, _| wanted.contains(frontend));
-        let mut last = self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != trouble {
-            match &trouble {
-                Some(error) => warn!(
-                    error,
-                    "the relay does not work: clients on this host, and IPv6 clients of IPv4 tasks, are Docker's"
-                ),
-                None => info!("the relay works again"),
-            }
-        }
-        *last = trouble;
-    }
-
-    /// Opens what ports are missing; which frontend goes to which.
-    fn ports(&mut self, wanted: &BTreeSet<Frontend>) -> anyhow::Result<BTreeSet<Entry>> {
-        let mut entries = BTreeSet::new();
-        for frontend in wanted {
-            let to = match frontend.proto {
-                Proto::Tcp => self.tcp()?,
-                Proto::Udp => self.udp(*frontend)?,
-            };
-            entries.insert(Entry { frontend: *frontend, to });
-        }
-        Ok(entries)
-    }
-
-    fn tcp(&mut self) -> anyhow::Result<u16> {
-        if let Some(port) = self.tcp {
-            return Ok(port);
-        }
-        let port = tcp::open().context("no port for the relay")?;
-        for listener in port.listeners {
-            tokio::spawn(tcp::serve(Arc::clone(&self.shared), listener));
-        }
-        info!(port = port.number, "the relay listens");
-        self.tcp = Some(port.number);
-        Ok(port.number)
-    }
-
-    fn udp(&mut self, frontend: Frontend) -> anyhow::Result<u16> {
-        if let Some(port) = self.udp.get(&frontend) {
-            return Ok(port.number);
-        }
-        let port = udp::open(&self.shared, frontend)
-            .with_context(|| format!("no port for the relay of {frontend}"))?;
-        let number = port.number;
-        self.udp.insert(frontend, port);
-        Ok(number)
-    }
-
-    /// Leaves new connections, and the next datagrams, to a successor or to Docker.
-    async fn retire(&mut self) {
-        let Some(table) = self.table.take() else { return };
-        let gone = tokio::task::spawn_blocking(move || {
-            let frontends = table.entries().iter().map(|entry| (entry.frontend, None)).collect();
-            drop(table);
-            forget(frontends);
-        });
-        if gone.await.is_ok() {
-            self.udp.clear();
-        }
-    }
-
-    /// Brings the table up to date, on a thread that may wait for the kernel.
-    async fn rules(&mut self, entries: BTreeSet<Entry>) -> anyhow::Result<()> {
-        // With nothing to redirect, the host is spared the tracking of connections that NAT turns on.
-        if entries.is_empty() {
-            self.table = None;
-            return Ok(());
-        }
-        let table = self.table.take();
-        let changed = tokio::task::spawn_blocking(move || {
-            let mut table = table.map_or_else(Table::create, Ok)?;
-            let new = entries.difference(table.entries());
-            let new: BTreeMap<_, _> = new.map(|entry| (entry.frontend, Some(entry.to))).collect();
-            table.set(&entries)?;
-            forget(new);
-            Ok::<_, table::Error>(table)
-        });
-        // A table that is not as it should be is dropped, and made anew.
-        self.table = Some(changed.await??);
-        Ok(())
-    }
-}
-
-/// Clients of UDP that the kernel sent to Docker, or to an earlier relay, come to us from their next datagram on.
-fn forget(mut frontends: BTreeMap<Frontend, Option<u16>>) {
-    frontends.retain(|frontend, _| frontend.proto == Proto::Udp);
-    if let Err(error) = tracked::forget(&frontends) {
-        debug!(%error, "tracked UDP flows stay where they are until they are silent");
-    }
-}
-
 impl Shared {
+    /// Connections and sessions.
+    fn open(&self) -> usize {
+        self.size - self.room.available_permits()
+    }
+
     fn troubled(&self) -> bool {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }

@@ -62,6 +62,7 @@ pub(super) fn choose(shared: &Shared, route: &Route, call: &Call) -> Option<Arc<
         service = route.service.stats.name, client = %call.client, backend = choice.backend,
         reason = choice.reason.as_str(), "relay chose"
     );
+    route.service.stats.chose(choice.reason);
     route.service.backends.get(&choice.backend).cloned()
 }
 

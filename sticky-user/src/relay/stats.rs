@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use sticky_common::outcome::Outcome;
 
 /// Why a connection or datagram was not carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Refusal {
             Self::NoBackend => "no_backend",
             Self::Unreachable => "unreachable",
             Self::Denied => "denied",
-            Self::Rate => "rate",
+            Self::Rate => "rate_limited",
             Self::Full => "full",
         }
     }
@@ -47,6 +48,8 @@ pub(super) struct ServiceStats {
     open: AtomicI64,
     retries: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
+    /// By reason.
+    choices: [AtomicU64; Outcome::COUNT as usize],
     backends: Mutex<BTreeMap<String, Arc<BackendStats>>>,
 }
 
@@ -65,6 +68,7 @@ impl ServiceStats {
             open: AtomicI64::default(),
             retries: AtomicU64::default(),
             refused: Default::default(),
+            choices: [const { AtomicU64::new(0) }; Outcome::COUNT as usize],
             backends: Mutex::default(),
         }
     }
@@ -81,6 +85,12 @@ impl ServiceStats {
 
     pub(super) fn refuse(&self, why: Refusal) {
         if let Some(count) = self.refused.get(why as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn chose(&self, why: Outcome) {
+        if let Some(count) = self.choices.get(why as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -141,6 +151,16 @@ impl Collector for Shown {
                 counter(&mut family, &[service, backend, ("direction", direction)], bytes)
             })
         })?;
+        let help = "Choices that the relay made, by reason";
+        let mut family = to.encode_descriptor("relay_choices", help, None, MetricType::Counter)?;
+        for service in &services {
+            for (why, count) in Outcome::ALL.iter().zip(&service.choices) {
+                if count.load(Ordering::Relaxed) > 0 {
+                    let labels = [("service", service.name.as_str()), ("reason", why.as_str())];
+                    counter(&mut family, &labels, count)?;
+                }
+            }
+        }
         let help = "Backends that refused a connection of the relay, which then tried another";
         let mut family = to.encode_descriptor("relay_retries", help, None, MetricType::Counter)?;
         for service in &services {

@@ -77,7 +77,12 @@ pub(super) async fn until_the_end(parts: &mut Parts) -> Ended {
         let mut in_force = parts.in_force.clone();
         let ready = tokio::time::timeout(SUCCESSION, in_force.wait_for(Option::is_some)).await;
         match ready.is_ok_and(|watched| watched.is_ok()) {
-            true => handover::finish(predecessor).await,
+            true => {
+                if let Some(relay) = &parts.relay {
+                    relay.ready().await;
+                }
+                handover::finish(predecessor).await;
+            }
             false => {
                 return Ended::Failed(Failure::Failed(anyhow!(
                     "nothing came in force in {} s, the one before goes on; `sticky status` says what its provider is missing",
