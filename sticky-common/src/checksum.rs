@@ -19,6 +19,19 @@ pub const fn replace32(check: u16, old: [u8; 4], new: [u8; 4]) -> u16 {
     replace16(check, word(old[2], old[3]), word(new[2], new[3]))
 }
 
+/// The checksum `check` after an aligned IPv6 address of the covered data changed from `old` to `new`.
+#[inline(always)]
+#[must_use]
+pub const fn replace128(check: u16, old: &[u8; 16], new: &[u8; 16]) -> u16 {
+    let mut check = check;
+    let mut at = 0;
+    while at < 16 {
+        check = replace16(check, word(old[at], old[at + 1]), word(new[at], new[at + 1]));
+        at += 2;
+    }
+    check
+}
+
 #[inline(always)]
 const fn word(high: u8, low: u8) -> u16 {
     u16::from_be_bytes([high, low])
@@ -50,6 +63,17 @@ mod tests {
     fn example_of_rfc_1624() {
         // Section 4: 0xDD2F over a word going from 0x5555 to 0x3285 becomes 0x0000, not 0xFFFF.
         assert_eq!(replace16(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn an_address_of_ipv6_as_four_of_ipv4() {
+        let (old, new) = ([0x20_u8; 16], core::array::from_fn(|i| i as u8 * 17));
+        let mut check = 0x1234;
+        for at in [0, 4, 8, 12] {
+            let part = |a: &[u8; 16]| [a[at], a[at + 1], a[at + 2], a[at + 3]];
+            check = replace32(check, part(&old), part(&new));
+        }
+        assert_eq!(replace128(0x1234, &old, &new), check);
     }
 
     proptest! {

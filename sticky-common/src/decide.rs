@@ -90,6 +90,41 @@ pub fn later<'a>(slot: Slot, record: Option<&Record>, world: &'a impl World) -> 
     }
 }
 
+/// Backend for a datagram: the one that its flow is with; if it has none, as for the first packet of a connection.
+#[inline(always)]
+pub fn datagram<'a>(
+    slot: Slot,
+    record: Option<&Record>,
+    clock: Clock,
+    world: &'a impl World,
+) -> Decision<'a> {
+    match owner(slot, record, world) {
+        None => first(slot, record, clock, world),
+        backend => Decision { backend, reason: Outcome::Recorded },
+    }
+}
+
+/// The backend whose flow the packet at hand is about.
+#[inline(always)]
+pub fn owner<'a>(
+    slot: Slot,
+    record: Option<&Record>,
+    world: &'a impl World,
+) -> Option<&'a Backend> {
+    if let Some(record) = record {
+        for id in record.backends {
+            let Some(backend) = lookup(id, world) else { continue };
+            if world.has_flow(backend) {
+                return Some(backend);
+            }
+        }
+    }
+    match slot.index().and_then(|index| alive(world.backend(index))) {
+        Some(backend) if world.has_flow(backend) => Some(backend),
+        _ => None,
+    }
+}
+
 /// The record after a connection to `backend` began: it comes first, and older living ones stay behind it.
 #[inline(always)]
 #[must_use]
@@ -156,7 +191,15 @@ mod tests {
     }
 
     fn backend(index: u32, flags: u32) -> Option<Backend> {
-        Some(Backend { addr: [0; 16], id: id(index), ifindex: 1, flags, service: 0 })
+        Some(Backend {
+            v6: [0; 4],
+            v4: [0; 4],
+            ifindex_v4: 1,
+            ifindex_v6: 1,
+            id: id(index),
+            flags,
+            service: 0,
+        })
     }
 
     fn world(flags: [u32; 4]) -> Fake {
@@ -222,6 +265,21 @@ mod tests {
         let gone = world([UP, UP, 0, UP]);
         assert_eq!(went(first(slot, Some(&r), CLOCK, &gone)), Ok((1, Outcome::Repinned)));
         assert_eq!(went(later(slot, Some(&r), &gone)), Ok((1, Outcome::Hash)));
+    }
+
+    #[test]
+    fn a_datagram_stays_with_its_flow() {
+        let mut w = world([UP, UP, Backend::ALIVE, UP]);
+        let slot = Slot::new(1, false);
+        let r = record(&[1, 2], 99);
+        assert_eq!(went(datagram(slot, Some(&r), CLOCK, &w)), Ok((1, Outcome::Pinned)));
+        assert_eq!(went(datagram(slot, None, CLOCK, &w)), Ok((1, Outcome::New)));
+        w.flow = Some(id(2));
+        assert_eq!(went(datagram(slot, Some(&r), CLOCK, &w)), Ok((2, Outcome::Recorded)));
+        w.backends[2] = None;
+        assert_eq!(went(datagram(slot, Some(&r), CLOCK, &w)), Ok((1, Outcome::Pinned)));
+        w.flow = Some(id(1));
+        assert_eq!(went(datagram(slot, None, CLOCK, &w)), Ok((1, Outcome::Recorded)));
     }
 
     #[test]

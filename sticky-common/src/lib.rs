@@ -16,4 +16,4 @@ pub mod types;
 /// Version of the map layouts and of what their contents mean.
 ///
 /// Part of the pin directory's path. Raise it with any change to [`types`], [`maps`] or [`hash`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

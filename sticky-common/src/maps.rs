@@ -2,16 +2,30 @@
 
 /// Frontends, by address, port and protocol.
 pub const FRONTENDS_V4: &str = "FRONTENDS_V4";
+/// The same on IPv6.
+pub const FRONTENDS_V6: &str = "FRONTENDS_V6";
 /// One inner table per service: an array of one value, the slots.
 pub const TABLES: &str = "TABLES";
 /// Backends, by index.
 pub const BACKENDS: &str = "BACKENDS";
-/// Client records, least recently used go first.
-pub const CLIENTS_V4: &str = "CLIENTS_V4";
-/// The same on IPv6. Only the proxy fills it.
-pub const CLIENTS_V6: &str = "CLIENTS_V6";
-/// Flows that came through a frontend, by what their replies look like.
-pub const FLOWS_V4: &str = "FLOWS_V4";
+/// Records of clients that are known to be real, least recently used go first.
+pub const CLIENTS: &str = "CLIENTS";
+/// Records of clients that only ever sent a first packet, whose source anybody can invent.
+pub const CANDIDATES: &str = "CANDIDATES";
+/// Flows that came through a frontend and whose client is real, by what their replies look like.
+pub const FLOWS: &str = "FLOWS";
+/// Flows that are opening or closed.
+pub const TRANSIENT: &str = "TRANSIENT";
+/// Handshakes that wait for the client's answer.
+pub const HANDSHAKES: &str = "HANDSHAKES";
+/// Fragmented datagrams of which the first fragment went by.
+pub const FRAGMENTS: &str = "FRAGMENTS";
+/// Which sources may connect: for each prefix whether it may, the longest one counts.
+pub const RULES: &str = "RULES";
+/// When the next connection of a client is due, for services with a rate.
+pub const RATES: &str = "RATES";
+/// When the next answer of our own is due, per CPU.
+pub const ANSWERS: &str = "ANSWERS";
 /// Packets and bytes towards each backend, per CPU.
 pub const BACKEND_STATS: &str = "BACKEND_STATS";
 /// Packets by [`crate::outcome::Outcome`], per CPU.
@@ -29,6 +43,17 @@ pub const MAX_SERVICES: u32 = 16_384;
 pub const MAX_BACKENDS: u32 = 131_072;
 /// Client records and flows when nobody says otherwise; user space sets the real number at load.
 pub const DEFAULT_MAX_CLIENTS: u32 = 1_000_000;
+
+/// Candidates and transient flows at most: enough for the handshakes of a busy second, few enough to be forgotten at once.
+pub const MAX_TRANSIENT: u32 = 131_072;
+/// Handshakes that wait at a time, as a power of two.
+pub const HANDSHAKE_BITS: u32 = 18;
+/// Fragmented datagrams at a time.
+pub const MAX_FRAGMENTS: u32 = 16_384;
+/// Prefixes of source rules at most.
+pub const MAX_RULES: u32 = 262_144;
+/// Clients whose rate is counted at a time.
+pub const MAX_RATES: u32 = 131_072;
 
 /// Table sizes a user can choose: primes, as Maglev needs (NSDI'16, section 3.4).
 pub const TABLE_SIZES: [u32; 2] = [16_381, 65_537];

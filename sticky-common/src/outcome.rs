@@ -49,8 +49,10 @@ macro_rules! outcomes {
 outcomes! {
     /// For no frontend.
     NotOurs = "not_ours" => Pass,
-    /// A fragment: has no ports to look up.
-    Fragment = "fragment" => Pass,
+    /// A fragment behind the first one of a datagram for a frontend.
+    Fragment = "fragment" => Forward,
+    /// An ICMP error about a flow of ours, sent to the backend that owns it.
+    IcmpError = "icmp_error" => Forward,
     /// Chosen by the settled slot of an established connection. Counted per backend, not here.
     Hash = "hash" => Forward,
     /// Chosen by the client's record or flow, because its slot moved.
@@ -63,16 +65,24 @@ outcomes! {
     Repinned = "repinned" => Forward,
     /// First packet of a connection of a client whose record was older than the affinity time.
     Expired = "expired" => Forward,
-    /// The service has no backend that is up.
+    /// The service has no backend that is up. Refused, once that has lasted some seconds.
     NoBackend = "no_backend" => Drop,
+    /// A reset or an ICMP port unreachable that was sent because no backend is up.
+    Refused = "refused" => Forward,
+    /// `sticky.deny` or `sticky.allow` excludes the client.
+    Denied = "denied" => Drop,
+    /// `sticky.rate`: the client opens more connections than it may.
+    RateLimited = "rate_limited" => Drop,
     /// Another frontend's live connection of this client looks the same behind the rewrite.
     Collision = "collision" => Drop,
     /// The driver gives no room for metadata, so the choice could not be handed over.
     NoMetadata = "no_metadata" => Pass,
     /// Came with a choice, but what it names is gone or the packet is not what was chosen for.
     Undeliverable = "undeliverable" => Drop,
-    /// Its time to live ran out here.
+    /// Its time to live ran out here; the sender is told.
     TtlExpired = "ttl_expired" => Drop,
+    /// Larger than the next link takes, and not to be fragmented; the sender is told.
+    TooBig = "too_big" => Drop,
     /// A reply, restored to the frontend's address and sent to the client.
     Reply = "reply" => Forward,
 }

@@ -1,10 +1,91 @@
 //! Keys and values of the maps: `repr(C)`, no padding, addresses and ports as bytes in network order.
 
+/// An address of either family, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2). Words in network order, so that the
+/// kernel half copies four of them and not sixteen bytes.
+pub type Addr = [u32; 4];
+
+/// What is done with an [`Addr`].
+pub mod addr {
+    use super::Addr;
+
+    /// Bits in front of an IPv4 address.
+    pub const V4_PREFIX: u8 = 96;
+    /// No address.
+    pub const NONE: Addr = [0; 4];
+
+    /// The form of an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mapped(v4: [u8; 4]) -> Addr {
+        [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(v4)]
+    }
+
+    /// The IPv4 address in its last word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(addr: &Addr) -> [u8; 4] {
+        addr[3].to_ne_bytes()
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Addr {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ]
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(addr: &Addr) -> [u8; 16] {
+        let ([a, b, c, d], [e, f, g, h]) = (addr[0].to_ne_bytes(), addr[1].to_ne_bytes());
+        let ([i, j, k, l], [m, n, o, p]) = (addr[2].to_ne_bytes(), addr[3].to_ne_bytes());
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The leading `prefix` bits of an address, the others zero.
+    #[inline(always)]
+    #[must_use]
+    pub const fn masked(addr: &Addr, prefix: u8) -> Addr {
+        [
+            addr[0] & leading(prefix),
+            addr[1] & leading(prefix.saturating_sub(32)),
+            addr[2] & leading(prefix.saturating_sub(64)),
+            addr[3] & leading(prefix.saturating_sub(96)),
+        ]
+    }
+
+    /// A word with its highest `bits` bits set, all of them from 32 on, in network order.
+    #[inline(always)]
+    const fn leading(bits: u8) -> u32 {
+        match bits {
+            0 => 0,
+            32.. => u32::MAX,
+            _ => (u32::MAX << (32 - bits as u32)).to_be(),
+        }
+    }
+}
+
 /// Key of a frontend on IPv4.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FrontendKeyV4 {
     pub addr: [u8; 4],
+    pub port: [u8; 2],
+    /// IP protocol number.
+    pub proto: u8,
+    pub zero: u8,
+}
+
+/// Key of a frontend on IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FrontendKeyV6 {
+    pub addr: Addr,
     pub port: [u8; 2],
     /// IP protocol number.
     pub proto: u8,
@@ -17,13 +98,19 @@ pub struct FrontendKeyV4 {
 pub struct Frontend {
     /// Index of the service: of its table in the map of tables.
     pub service: u32,
-    /// Which bits of the client's address count as one client (network order).
-    pub mask: [u8; 4],
     /// Affinity time in ticks, 0: new connections follow the hash.
     pub ttl: u32,
+    /// Source rules, by the first word of their [`RuleKey`]; 0: none.
+    pub rules: u32,
+    /// Nanoseconds between two new connections of a client, 0: no limit.
+    pub interval: u32,
+    /// The tick from which packets are refused because no backend is up; 0: they are dropped.
+    pub refuse_at: u32,
     /// Port of the backend.
     pub port: [u8; 2],
-    pub zero: [u8; 2],
+    /// How many leading bits of [`addr::mapped`] count as one client.
+    pub prefix: u8,
+    pub zero: u8,
 }
 
 /// Identity of a backend while sticky runs: its index, and a generation so that an index can be used again.
@@ -60,14 +147,18 @@ impl BackendId {
 
 /// A backend as the data path needs it. Without [`Backend::ALIVE`] it is retired and only its id still counts.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backend {
-    /// IPv4 in the first four bytes.
-    pub addr: [u8; 16],
+    /// Zero: it has none.
+    pub v6: Addr,
+    /// Zero: it has none.
+    pub v4: [u8; 4],
+    /// Interface that leads to its IPv4 address: a bridge, or the device of its route.
+    pub ifindex_v4: u32,
+    /// The same for its IPv6 address.
+    pub ifindex_v6: u32,
     /// Full identity, [`BackendId`].
     pub id: u32,
-    /// Interface that leads to it: a bridge, or the device of its route.
-    pub ifindex: u32,
     /// [`Backend::ALIVE`], [`Backend::KEEPS`].
     pub flags: u32,
     pub service: u32,
@@ -79,10 +170,11 @@ impl Backend {
     /// Known clients may open new connections.
     pub const KEEPS: u32 = 2;
 
+    /// Its address of a family, as in [`addr`].
     #[inline(always)]
     #[must_use]
-    pub const fn v4(&self) -> [u8; 4] {
-        [self.addr[0], self.addr[1], self.addr[2], self.addr[3]]
+    pub const fn addr(&self, v4: bool) -> Addr {
+        if v4 { addr::mapped(self.v4) } else { self.v6 }
     }
 }
 
@@ -133,22 +225,13 @@ impl Slot {
     }
 }
 
-/// Key of a client on IPv4, per service.
+/// Key of a client, per service.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientKeyV4 {
+pub struct ClientKey {
     pub service: u32,
-    /// Masked by the service's prefix.
-    pub addr: [u8; 4],
-}
-
-/// Key of a client on IPv6, per service.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClientKeyV6 {
-    pub service: u32,
-    /// Masked by the service's prefix.
-    pub addr: [u8; 16],
+    /// [`addr::masked`] by the service's prefix.
+    pub addr: Addr,
 }
 
 /// What is remembered of a client.
@@ -169,39 +252,43 @@ impl Record {
     pub const DEPTH: usize = 4;
 }
 
-/// Key of a flow on IPv4: the connection as the backend sees it, which is how its replies look.
+/// Key of a flow: the connection as the backend sees it, which is how its replies look.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FlowKeyV4 {
-    pub client: [u8; 4],
-    pub backend: [u8; 4],
+pub struct FlowKey {
+    pub client: Addr,
+    pub backend: Addr,
     pub client_port: [u8; 2],
     pub backend_port: [u8; 2],
     /// IP protocol number.
-    pub proto: u8,
-    pub zero: [u8; 3],
+    pub proto: u32,
 }
 
 /// A flow that came through a frontend.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Address of the frontend; IPv4 in the first four bytes.
-    pub vip: [u8; 16],
+    /// Address of the frontend.
+    pub vip: Addr,
     /// Port of the frontend.
     pub port: [u8; 2],
     /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`].
     pub state: u8,
-    pub zero: u8,
+    /// The service's prefix, to find the client's record from a reply.
+    pub prefix: u8,
     /// Interface the client's packets come in by.
     pub ifindex: u32,
-    /// Service and mask, to find the client's record from a reply.
+    /// Interface that leads to the client, 0: not looked up yet.
+    pub out: u32,
     pub service: u32,
-    pub mask: [u8; 4],
+    /// [`BackendId`].
+    pub backend: u32,
     /// Tick of the last packet that was looked at.
     pub seen: u32,
-    /// Tick of the last SYN.
+    /// Tick of the last SYN, of a datagram the first; 0: it was under way when it was first seen.
     pub opened: u32,
+    /// The client's first sequence number.
+    pub isn: u32,
 }
 
 impl Flow {
@@ -211,6 +298,24 @@ impl Flow {
     pub const BACKEND_FIN: u8 = 2;
     /// A RST went by.
     pub const RESET: u8 = 4;
+
+    /// A TCP flow that was not seen for this long no longer stands in another's way: 3 h, as P2 promises.
+    const TCP_LIVES: u32 = tick::from_secs(3 * 3600);
+    /// A datagram after more silence is the first of a new flow (conntrack's nf_conntrack_udp_timeout_stream, and half).
+    const UDP_LIVES: u32 = tick::from_secs(180);
+
+    /// Whether it is still in use.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lives(&self, proto: u32, now: u32) -> bool {
+        const UDP: u32 = 17;
+        let silence = tick::since(now, self.seen);
+        if proto == UDP {
+            silence <= Self::UDP_LIVES
+        } else {
+            !self.closed() && silence <= Self::TCP_LIVES
+        }
+    }
 
     /// Both ends are done, or one has reset it.
     #[inline(always)]
@@ -231,6 +336,67 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// A handshake that waits for the client's answer: evidence that the client's address is no invention.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// The acknowledgement number that answers the backend's SYN.
+    pub ack: u32,
+    /// [`BackendId`], 0: none waits.
+    pub backend: u32,
+}
+
+impl Handshake {
+    /// Where a connection's handshake waits, out of `2^bits` places: a mix of the hash of its client with its ports.
+    /// `hash` is keyed, so nobody can aim at another's place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(hash: u64, client_port: [u8; 2], port: [u8; 2], bits: u32) -> u32 {
+        let ports = u32::from_be_bytes([client_port[0], client_port[1], port[0], port[1]]);
+        // Fibonacci hashing (Knuth, TAOCP 3, section 6.4).
+        ((hash ^ ports as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as u32
+    }
+}
+
+/// Key of a fragmented datagram (RFC 791, section 3.2; RFC 8200, section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    pub src: Addr,
+    pub dst: Addr,
+    pub id: u32,
+    /// IP protocol number.
+    pub proto: u32,
+}
+
+/// Where the fragments behind the first one go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// What replaces the rewritten address.
+    pub addr: Addr,
+    /// Towards a backend: its [`BackendId`]; towards a client: 0.
+    pub backend: u32,
+    /// Towards a client: the interface that leads to it.
+    pub ifindex: u32,
+    /// Tick of the first fragment.
+    pub seen: u32,
+}
+
+/// Key of a source rule: a longest-prefix-match trie wants the length first, in bits of what follows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleKey {
+    /// [`Frontend::rules`] of those it holds for, in network order.
+    pub rules: [u8; 4],
+    pub addr: Addr,
+}
+
+impl RuleKey {
+    /// Bits in front of the address.
+    pub const RULES_BITS: u32 = 32;
+}
+
 /// The choice of XDP, in the packet's metadata on its way to tc.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,13 +407,19 @@ pub struct Handover {
     pub backend: u32,
     /// Port of the backend.
     pub port: [u8; 2],
-    /// Offset of the IP header in the frame.
-    pub l3: u16,
+    /// [`Handover::DELIVER`] or [`Handover::REFUSE`].
+    pub task: u8,
+    /// How many VLAN tags the frame has in front of its IP header.
+    pub tags: u8,
 }
 
 impl Handover {
     /// "stky".
     pub const MAGIC: u32 = u32::from_be_bytes(*b"stky");
+    /// Rewrite it and send it to the backend.
+    pub const DELIVER: u8 = 0;
+    /// Answer that nobody serves this.
+    pub const REFUSE: u8 = 1;
 }
 
 /// Time in the maps: units of 2^30 ns (about 1.07 s) of the monotonic clock, so that nothing is divided per packet.
@@ -292,16 +464,20 @@ mod pod {
     }
     pod!(
         FrontendKeyV4,
+        FrontendKeyV6,
         Frontend,
         BackendId,
         Backend,
         Slot,
-        ClientKeyV4,
-        ClientKeyV6,
+        ClientKey,
         Record,
-        FlowKeyV4,
+        FlowKey,
         Flow,
         Traffic,
+        Handshake,
+        FragmentKey,
+        Fragment,
+        RuleKey,
         Handover
     );
 }
@@ -314,15 +490,19 @@ mod tests {
     #[test]
     fn layouts_have_no_padding() {
         assert_eq!((size_of::<FrontendKeyV4>(), align_of::<FrontendKeyV4>()), (8, 1));
-        assert_eq!(size_of::<Frontend>(), 4 + 4 + 4 + 2 + 2);
-        assert_eq!(size_of::<Backend>(), 16 + 4 * 4);
+        assert_eq!((size_of::<FrontendKeyV6>(), align_of::<FrontendKeyV6>()), (20, 4));
+        assert_eq!(size_of::<Frontend>(), 5 * 4 + 2 + 1 + 1);
+        assert_eq!(size_of::<Backend>(), 16 + 4 + 5 * 4);
         assert_eq!(size_of::<Slot>(), 4);
-        assert_eq!(size_of::<ClientKeyV4>(), 8);
-        assert_eq!(size_of::<ClientKeyV6>(), 20);
+        assert_eq!(size_of::<ClientKey>(), 20);
         assert_eq!(size_of::<Record>(), 16 + 4 + 4);
-        assert_eq!(size_of::<FlowKeyV4>(), 4 + 4 + 2 + 2 + 1 + 3);
-        assert_eq!(size_of::<Flow>(), 16 + 2 + 1 + 1 + 4 + 4 + 4 + 4 + 4);
+        assert_eq!(size_of::<FlowKey>(), 16 + 16 + 2 + 2 + 4);
+        assert_eq!(size_of::<Flow>(), 16 + 2 + 1 + 1 + 7 * 4);
         assert_eq!(size_of::<Traffic>(), 16);
+        assert_eq!(size_of::<Handshake>(), 8);
+        assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4);
+        assert_eq!(size_of::<Fragment>(), 16 + 3 * 4);
+        assert_eq!(size_of::<RuleKey>(), 20);
         assert_eq!(size_of::<Handover>(), 12);
     }
 
@@ -334,6 +514,22 @@ mod tests {
         let slot = Slot::new(77_000, true);
         assert_eq!((slot.index(), slot.unsettled()), (Some(77_000), true));
         assert_eq!((Slot::EMPTY.index(), Slot::EMPTY.unsettled()), (None, false));
+    }
+
+    #[test]
+    fn addresses_are_masked() {
+        let v4 = addr::mapped([203, 0, 113, 77]);
+        assert_eq!(addr::v4(&v4), [203, 0, 113, 77]);
+        assert_eq!(addr::masked(&v4, 128), v4);
+        assert_eq!(addr::masked(&v4, addr::V4_PREFIX + 24), addr::mapped([203, 0, 113, 0]));
+        assert_eq!(addr::masked(&v4, addr::V4_PREFIX), addr::mapped([0; 4]));
+        let v6 = addr::from_bytes(core::array::from_fn(|i| i as u8 * 15 + 7));
+        assert_eq!(addr::from_bytes(addr::bytes(&v6)), v6);
+        for prefix in 0..=128_u8 {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            let expected = u128::from_be_bytes(addr::bytes(&v6)) & mask;
+            assert_eq!(u128::from_be_bytes(addr::bytes(&addr::masked(&v6, prefix))), expected);
+        }
     }
 
     #[test]

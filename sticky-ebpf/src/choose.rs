@@ -1,67 +1,167 @@
 //! XDP: frontend, slot, and where needed the client's record; then the choice is handed over to tc.
 
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
-use sticky_common::decide::{self, Clock, Decision};
+use sticky_common::decide::{Clock, Decision, datagram, first, later, owner};
 use sticky_common::hash;
+use sticky_common::maps::HANDSHAKE_BITS;
 use sticky_common::outcome::{Action, Outcome};
 use sticky_common::types::{
-    Backend, BackendId, ClientKeyV4, Flow, Frontend, FrontendKeyV4, Handover, Slot, tick,
+    Backend, BackendId, ClientKey, Frontend, Handover, Handshake, Slot, addr,
 };
 
-use crate::maps::{self, CLIENTS_V4, FLOWS_V4, FRONTENDS_V4};
-use crate::packet::{self, FIN, Headers, NotTcp, RST};
-use crate::world::{self, Maps, masked};
-use crate::{settings, stats};
+use crate::flows::{self, Memory};
+use crate::packet::{FIN, Packet, RST, Shape, TCP};
+use crate::world::{self, Maps};
+use crate::{fragments, handover, maps, rules, settings, stats};
 
-const ETH_LEN: u16 = 14;
-/// A flow that was not seen for this long no longer stands in another's way: 3 h, as P2 promises.
-const FLOW_LIVES: u32 = tick::from_secs(3 * 3600);
+/// The outcome of a frame at XDP; with this bit, it goes on to tc or to the host.
+const PASSES: u32 = 1 << 31;
+
+/// What became of a frame at XDP.
+pub struct Verdict(u32);
+
+impl Verdict {
+    #[inline(always)]
+    const fn new(outcome: Outcome, passes: bool) -> Self {
+        Self(outcome as u32 | if passes { PASSES } else { 0 })
+    }
+
+    /// Index of its counter.
+    #[inline(always)]
+    pub const fn outcome(&self) -> u32 {
+        self.0 & !PASSES
+    }
+
+    #[inline(always)]
+    pub const fn passes(&self) -> bool {
+        self.0 & PASSES != 0
+    }
+}
+
+impl From<Outcome> for Verdict {
+    #[inline(always)]
+    fn from(outcome: Outcome) -> Self {
+        Self::new(outcome, outcome.action() != Action::Drop)
+    }
+}
 
 #[inline(always)]
-#[must_use]
-pub fn choose(ctx: &XdpContext) -> Outcome {
-    let headers = match packet::xdp_headers(ctx) {
-        Ok(headers) => headers,
-        Err(NotTcp::Fragment) => return Outcome::Fragment,
-        Err(NotTcp::Other | NotTcp::Short) => return Outcome::NotOurs,
-    };
-    let key = FrontendKeyV4 { addr: headers.dst, port: headers.dst_port, proto: 6, zero: 0 };
-    // SAFETY: map memory stays valid until the program ends.
-    let Some(frontend) = (unsafe { FRONTENDS_V4.get(key) }) else { return Outcome::NotOurs };
-    let client = masked(headers.src, frontend.mask);
-    let index = hash::slot(hash::client_v4(settings::hash_key(), client), settings::table_size());
-    let Some(slot) = maps::slot(frontend.service, index) else { return Outcome::NoBackend };
+pub fn choose(ctx: &XdpContext) -> Verdict {
+    let mut packet = Packet::NONE;
+    if handover::sticky_read_xdp(ctx.ctx, &raw mut packet) == 0 {
+        return Outcome::NotOurs.into();
+    }
+    Verdict(sticky_decide(ctx.ctx, &raw mut packet))
+}
 
-    let (backend, reason) = if !slot.unsettled() && !headers.opens() {
-        let Some(backend) = slot.index() else { return Outcome::NoBackend };
-        if headers.flags & (FIN | RST) != 0 {
-            note_end(&headers, frontend, backend);
-        }
-        (backend, Outcome::Hash)
+/// A global function, which the verifier walks once for itself and not again behind each way of reading the headers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sticky_decide(ctx: *mut xdp_md, packet: *mut Packet) -> u32 {
+    // SAFETY: the callers pass what they read; the verifier insists that it is asked for null.
+    match unsafe { packet.as_ref() } {
+        Some(packet) => decide(&XdpContext::new(ctx), packet).0,
+        None => Verdict::from(Outcome::NotOurs).0,
+    }
+}
+
+#[inline(always)]
+fn decide(ctx: &XdpContext, packet: &Packet) -> Verdict {
+    if packet.shape == Shape::Later {
+        return match fragments::followed(packet) {
+            0 => Outcome::NotOurs.into(),
+            id => hand_over(ctx, packet, BackendId(id).index(), [0; 2], Outcome::Fragment),
+        };
+    }
+    let Some(frontend) = maps::frontend(packet) else { return Outcome::NotOurs.into() };
+    if frontend.rules != 0 && !rules::admitted(frontend.rules, &packet.src) {
+        return Outcome::Denied.into();
+    }
+    let client = addr::masked(&packet.src, frontend.prefix);
+    let hash = if packet.v4 {
+        hash::client_v4(settings::hash_key(), addr::v4(&client))
     } else {
-        let mut question = Question { headers: &headers, frontend, client, slot, backend: 0 };
-        let outcome = ask_records(ctx, &mut question);
-        if outcome.action() != Action::Forward {
-            return outcome;
-        }
-        (question.backend, outcome)
+        hash::client_v6(settings::hash_key(), addr::bytes(&client))
     };
+    let slot = maps::slot(frontend.service, hash::slot(hash, settings::table_size()));
 
+    let mut chosen = None;
+    if packet.proto == TCP && !packet.opens() && !packet.is_error() {
+        let place = Handshake::place(hash, packet.src_port, packet.dst_port, HANDSHAKE_BITS);
+        if let Some(backend) = flows::answered(packet, place)
+            && flows::establish(packet, backend, frontend.port)
+        {
+            chosen = Some(BackendId(backend.id).index());
+        } else if !slot.unsettled() {
+            chosen = slot.index();
+        }
+        if let Some(backend) = chosen
+            && packet.flags & (FIN | RST) != 0
+        {
+            flows::note_end(packet, frontend, backend);
+        }
+    } else if !packet.is_error()
+        && packet.proto != TCP
+        && !slot.unsettled()
+        && let Some(index) = slot.index()
+        && flows::fresh(packet, index, frontend)
+    {
+        chosen = Some(index);
+    }
+    let (backend, reason) = match chosen {
+        Some(backend) => (backend, Outcome::Hash),
+        None => {
+            let mut question = Question { packet, frontend, slot, backend: 0 };
+            let outcome = ask_records(ctx, &mut question);
+            if outcome == Outcome::NoBackend {
+                return nobody(ctx, packet, frontend);
+            }
+            if outcome.action() != Action::Forward {
+                return outcome.into();
+            }
+            (question.backend, outcome)
+        }
+    };
+    if packet.shape == Shape::First {
+        fragments::follow_to_backend(packet, backend);
+    }
+    hand_over(ctx, packet, backend, frontend.port, reason)
+}
+
+#[inline(always)]
+fn hand_over(
+    ctx: &XdpContext,
+    packet: &Packet,
+    backend: u32,
+    port: [u8; 2],
+    reason: Outcome,
+) -> Verdict {
     let bytes = ctx.data_end() - ctx.data();
-    let choice = Handover { magic: Handover::MAGIC, backend, port: frontend.port, l3: ETH_LEN };
-    if packet::hand_over(ctx, choice).is_none() {
-        return Outcome::NoMetadata;
+    let (magic, task) = (Handover::MAGIC, Handover::DELIVER);
+    let choice = Handover { magic, backend, port, task, tags: packet.tags };
+    if handover::hand_over(ctx, choice).is_none() {
+        return Outcome::NoMetadata.into();
     }
     stats::towards(backend, bytes);
-    reason
+    reason.into()
+}
+
+/// No backend is up: silence at first, since a client sends its SYN again into the gap of an update; then a refusal.
+#[inline(always)]
+fn nobody(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> Verdict {
+    let due = frontend.refuse_at != 0 && world::now() >= frontend.refuse_at;
+    let (magic, task) = (Handover::MAGIC, Handover::REFUSE);
+    let refusal = Handover { magic, backend: 0, port: packet.dst_port, task, tags: packet.tags };
+    let passes = due && !packet.is_error() && handover::hand_over(ctx, refusal).is_some();
+    Verdict::new(Outcome::NoBackend, passes)
 }
 
 /// What the slow way works with; a function takes five arguments at most.
 struct Question<'a> {
-    headers: &'a Headers,
+    packet: &'a Packet,
     frontend: &'a Frontend,
-    client: [u8; 4],
     slot: Slot,
     /// The answer.
     backend: u32,
@@ -73,108 +173,48 @@ struct Question<'a> {
 /// BTF of a result with a tuple.
 #[inline(never)]
 fn ask_records(ctx: &XdpContext, question: &mut Question<'_>) -> Outcome {
-    let &mut Question { headers, frontend, client, slot, .. } = question;
-    let maps = Maps { headers, port: frontend.port };
+    let &mut Question { packet, frontend, slot, .. } = question;
+    let client = addr::masked(&packet.src, frontend.prefix);
     let now = world::now();
-    let key = ClientKeyV4 { service: frontend.service, addr: client };
-    let known = CLIENTS_V4.get_ptr_mut(key);
-    // SAFETY: map memory stays valid until the program ends. Another CPU may write it meanwhile: each word is then the
-    // old or the new one, and an id that is of neither use of its index is refused by the decision.
-    let record = known.map(|r| unsafe { &*r });
-
-    let Decision { backend, reason } = if headers.opens() {
-        decide::first(slot, record, Clock { now, ttl: frontend.ttl }, &maps)
+    let maps = Maps { packet, port: frontend.port, now };
+    let memory = Memory::of(ClientKey { service: frontend.service, addr: client });
+    let record = memory.record();
+    if packet.is_error() {
+        let Some(backend) = owner(slot, record, &maps) else { return Outcome::NotOurs };
+        question.backend = BackendId(backend.id).index();
+        return Outcome::IcmpError;
+    }
+    let clock = Clock { now, ttl: frontend.ttl };
+    let Decision { backend, reason } = if packet.proto != TCP {
+        datagram(slot, record, clock, &maps)
+    } else if packet.opens() {
+        first(slot, record, clock, &maps)
     } else {
-        decide::later(slot, record, &maps)
+        later(slot, record, &maps)
     };
     let Some(backend) = backend else { return reason };
-    if let Err(outcome) = note_flow(ctx, &maps, frontend, backend, now) {
-        return outcome;
+    let begins = !matches!(reason, Outcome::Recorded | Outcome::Hash);
+    if begins && frontend.interval != 0 && !rules::in_rate(&memory.key, frontend.interval) {
+        return Outcome::RateLimited;
     }
-    match known {
-        // What the record said of an established connection stays, but for the time.
-        // SAFETY: as above; in place, since an update of an LRU map allocates.
-        Some(at) if reason == Outcome::Recorded => unsafe { (*at).seen = now },
-        _ => {
-            let next = decide::remember(record, backend, now, &maps);
-            match known {
-                // SAFETY: as above.
-                Some(at) => unsafe { *at = next },
-                // A full table forgets the least recently used; with no memory at all the slot still answers.
-                None => drop(CLIENTS_V4.insert(key, next, 0)),
-            }
-        }
+    let noted = flows::note(ctx, &maps, frontend, backend);
+    if noted != Outcome::Hash {
+        return noted;
     }
+    memory.note(reason, backend, &maps);
     question.backend = BackendId(backend.id).index();
-    debug!(
-        ctx,
-        "{:i} port {}: backend {}, outcome {}",
-        u32::from_be_bytes(headers.src),
-        u16::from_be_bytes(headers.src_port),
-        question.backend,
-        reason as u32
-    );
+    tell(ctx, packet, backend, reason);
     reason
 }
 
-/// Remembers the flow, so that its replies are known.
 #[inline(always)]
-fn note_flow(
-    ctx: &XdpContext,
-    maps: &Maps<'_>,
-    frontend: &Frontend,
-    backend: &Backend,
-    now: u32,
-) -> Result<(), Outcome> {
-    let key = maps.flow_key(backend);
-    let opens = maps.headers.opens();
-    let [a, b, c, d] = maps.headers.dst;
-    let mut flow = Flow {
-        vip: [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-        port: maps.headers.dst_port,
-        state: 0,
-        zero: 0,
-        ifindex: ctx.ingress_ifindex() as u32,
-        service: frontend.service,
-        mask: frontend.mask,
-        seen: now,
-        opened: if opens { now } else { 0 },
-    };
-    let Some(at) = FLOWS_V4.get_ptr_mut(key) else {
-        // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
-        return FLOWS_V4.insert(key, flow, 0).map_err(|_| Outcome::Undeliverable);
-    };
-    // SAFETY: map memory stays valid until the program ends; races as with the record.
-    let old = unsafe { &mut *at };
-    let same = maps.same_frontend(old);
-    if !same && !old.closed() && tick::since(now, old.seen) < FLOW_LIVES {
-        return Err(Outcome::Collision);
-    }
-    if !opens && same {
-        flow.state = old.state | end_bits(maps.headers.flags);
-        flow.opened = old.opened;
-    }
-    *old = flow;
-    Ok(())
-}
-
-/// Remembers that the client ended a flow, so that the same ports can serve another.
-#[inline(never)]
-fn note_end(headers: &Headers, frontend: &Frontend, backend: u32) {
-    let maps = Maps { headers, port: frontend.port };
-    let Some(backend) = world::backend(backend) else { return };
-    let Some(flow) = FLOWS_V4.get_ptr_mut(maps.flow_key(backend)) else { return };
-    // SAFETY: map memory stays valid until the program ends; races as with the record.
-    let flow = unsafe { &mut *flow };
-    if maps.same_frontend(flow) {
-        flow.state |= end_bits(headers.flags);
-        flow.seen = world::now();
-    }
-}
-
-#[inline(always)]
-fn end_bits(flags: u8) -> u8 {
-    let fin = if flags & FIN != 0 { Flow::CLIENT_FIN } else { 0 };
-    let rst = if flags & RST != 0 { Flow::RESET } else { 0 };
-    fin | rst
+fn tell(ctx: &XdpContext, packet: &Packet, backend: &Backend, reason: Outcome) {
+    debug!(
+        ctx,
+        "{:i} port {}: backend {}, outcome {}",
+        addr::bytes(&packet.src),
+        u16::from_be_bytes(packet.src_port),
+        BackendId(backend.id).index(),
+        reason as u32
+    );
 }

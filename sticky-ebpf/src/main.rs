@@ -6,20 +6,24 @@
 #![no_std]
 #![no_main]
 
+mod answer;
 mod choose;
 mod deliver;
+mod flows;
+mod fragments;
+mod handover;
 mod maps;
 mod packet;
 mod reply;
 mod rewrite;
+mod rules;
 mod settings;
 mod stats;
 mod world;
 
-use aya_ebpf::bindings::{tcx_action_base::*, xdp_action};
+use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sticky_common::outcome::Action;
 
 /// Chooses; never changes the packet itself. For native mode, where a jumbo frame comes in fragments.
 #[xdp(frags)]
@@ -36,37 +40,21 @@ pub fn sticky_xdp_generic(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn xdp(ctx: &XdpContext) -> u32 {
-    let outcome = choose::choose(ctx);
-    stats::count(outcome);
-    match outcome.action() {
-        Action::Pass | Action::Forward => xdp_action::XDP_PASS,
-        Action::Drop => xdp_action::XDP_DROP,
-    }
+    let verdict = choose::choose(ctx);
+    stats::count_index(verdict.outcome());
+    if verdict.passes() { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
 }
 
 /// Delivers what `sticky_xdp` chose for, and touches nothing else.
 #[classifier]
 pub fn sticky_deliver(ctx: TcContext) -> i32 {
-    verdict(deliver::deliver(&ctx))
+    deliver::deliver(&ctx)
 }
 
 /// Brings replies of flows that came through a frontend back to their clients, and touches nothing else.
 #[classifier]
 pub fn sticky_reply(ctx: TcContext) -> i32 {
-    verdict(reply::reply(&ctx))
-}
-
-/// What tc does: `Ok` carries the verdict of the redirect, an outcome that passes leaves the packet to the next program.
-#[inline(always)]
-fn verdict(result: Result<i32, sticky_common::outcome::Outcome>) -> i32 {
-    match result {
-        Ok(redirect) => redirect,
-        Err(outcome) if outcome.action() == Action::Drop => {
-            stats::count(outcome);
-            TCX_DROP
-        }
-        Err(_) => TCX_NEXT,
-    }
+    reply::reply(&ctx)
 }
 
 #[cfg(not(test))]

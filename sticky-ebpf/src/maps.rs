@@ -1,19 +1,22 @@
-//! Every map, by the names in `sticky_common::maps`. Sizes of the last two are set at load.
+//! Every map, by the names in `sticky_common::maps`. Sizes of those that hold clients are set at load.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use sticky_common::maps::{DEFAULT_MAX_CLIENTS, MAX_BACKENDS, MAX_FRONTENDS, MAX_SERVICES};
+use sticky_common::maps::*;
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{
-    Backend, ClientKeyV4, ClientKeyV6, Flow, FlowKeyV4, Frontend, FrontendKeyV4, Record, Slot,
-    Traffic,
+    Backend, ClientKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKeyV4,
+    FrontendKeyV6, Handshake, Record, RuleKey, Slot, Traffic, addr,
 };
 
+use crate::packet::Packet;
 use crate::settings;
 
 #[btf_map]
-pub static FRONTENDS_V4: HashMap<FrontendKeyV4, Frontend, { MAX_FRONTENDS as usize }> =
-    HashMap::new();
+static FRONTENDS_V4: HashMap<FrontendKeyV4, Frontend, { MAX_FRONTENDS as usize }> = HashMap::new();
+
+#[btf_map]
+static FRONTENDS_V6: HashMap<FrontendKeyV6, Frontend, { MAX_FRONTENDS as usize }> = HashMap::new();
 
 /// The inner map is one value, the slots of a whole table, whose size user space sets when it creates this map.
 #[btf_map]
@@ -35,26 +38,58 @@ static SERVICE_IDS: Array<u64, { MAX_SERVICES as usize }> = Array::new();
 static BACKEND_IDS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
 
 #[btf_map]
-pub static CLIENTS_V4: LruHashMap<ClientKeyV4, Record, { DEFAULT_MAX_CLIENTS as usize }> =
-    LruHashMap::new();
-
-/// Only user space asks this one: IPv6 clients come through the proxy.
-#[btf_map]
-static CLIENTS_V6: LruHashMap<ClientKeyV6, Record, { DEFAULT_MAX_CLIENTS as usize }> =
+pub static CLIENTS: LruHashMap<ClientKey, Record, { DEFAULT_MAX_CLIENTS as usize }> =
     LruHashMap::new();
 
 #[btf_map]
-pub static FLOWS_V4: LruHashMap<FlowKeyV4, Flow, { DEFAULT_MAX_CLIENTS as usize }> =
+pub static CANDIDATES: LruHashMap<ClientKey, Record, { MAX_TRANSIENT as usize }> =
     LruHashMap::new();
+
+#[btf_map]
+pub static FLOWS: LruHashMap<FlowKey, Flow, { DEFAULT_MAX_CLIENTS as usize }> = LruHashMap::new();
+
+#[btf_map]
+pub static TRANSIENT: LruHashMap<FlowKey, Flow, { MAX_TRANSIENT as usize }> = LruHashMap::new();
+
+#[btf_map]
+pub static HANDSHAKES: Array<Handshake, { 1 << HANDSHAKE_BITS }> = Array::new();
+
+#[btf_map]
+pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> =
+    LruHashMap::new();
+
+#[btf_map]
+pub static RULES: LpmTrie<RuleKey, u32, { MAX_RULES as usize }> = LpmTrie::new();
+
+#[btf_map]
+pub static RATES: LruHashMap<ClientKey, u64, { MAX_RATES as usize }> = LruHashMap::new();
+
+#[btf_map]
+pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// The frontend that a packet is for.
+#[inline(always)]
+pub fn frontend(packet: &Packet) -> Option<&'static Frontend> {
+    let (port, proto) = (packet.dst_port, packet.proto);
+    if packet.v4 {
+        let key = FrontendKeyV4 { addr: addr::v4(&packet.dst), port, proto, zero: 0 };
+        // SAFETY: map memory stays valid until the program ends.
+        unsafe { FRONTENDS_V4.get(key) }
+    } else {
+        let key = FrontendKeyV6 { addr: packet.dst, port, proto, zero: 0 };
+        // SAFETY: as above.
+        unsafe { FRONTENDS_V6.get(key) }
+    }
+}
 
 /// Slot `index` of a service's table.
 #[inline(always)]
-pub fn slot(service: u32, index: u32) -> Option<Slot> {
-    let table = TABLES.get_value(service, &0)?;
+pub fn slot(service: u32, index: u32) -> Slot {
+    let Some(table) = TABLES.get_value(service, &0) else { return Slot::EMPTY };
     if index >= settings::table_size() {
-        return None;
+        return Slot::EMPTY;
     }
     // SAFETY: the value holds `table_size` slots (user space creates it so) and the index is below that; the verifier
     // checks both against the real map.
-    Some(unsafe { *table.as_ptr().add(index as usize) })
+    unsafe { *table.as_ptr().add(index as usize) }
 }

@@ -1,185 +1,381 @@
-//! The only file that touches raw packet memory.
+//! Reads a frame's headers. With `handover.rs` the only file that touches raw packet memory.
 
-use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::helpers::{bpf_skb_pull_data, bpf_xdp_adjust_meta};
-use aya_ebpf::programs::{TcContext, XdpContext};
 use network_types::eth::EthHdr;
-use network_types::ip::Ipv4Hdr;
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
-use sticky_common::types::Handover;
+use network_types::udp::UdpHdr;
+use sticky_common::types::{Addr, addr};
 
-const ETH_P_IP: u16 = 0x0800_u16.to_be();
-const IPPROTO_TCP: u8 = 6;
-/// More-fragments bit and offset of the fragments field (RFC 791).
-const FRAGMENT: u16 = 0x3fff;
+const ETH_P_IP: [u8; 2] = [0x08, 0x00];
+const ETH_P_IPV6: [u8; 2] = [0x86, 0xdd];
+/// IEEE 802.1Q and 802.1ad.
+const VLAN: [[u8; 2]; 2] = [[0x81, 0x00], [0x88, 0xa8]];
+const VLAN_LEN: usize = 4;
+
+pub const ICMP: u8 = 1;
+pub const TCP: u8 = 6;
+pub const UDP: u8 = 17;
+pub const ICMPV6: u8 = 58;
 
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
-/// TCP over IPv4, as far as the data path looks at it.
-#[derive(Clone, Copy)]
-pub struct Headers {
-    pub src: [u8; 4],
-    pub dst: [u8; 4],
-    pub src_port: [u8; 2],
-    pub dst_port: [u8; 2],
-    /// FIN, SYN, RST, ACK and the others.
-    pub flags: u8,
-    /// Offset of the TCP header.
-    pub l4: usize,
+/// Extension headers that are walked (RFC 8200, section 4.1, lists six kinds), and how far into the frame.
+const EXTENSIONS: usize = 6;
+const DEEPEST: usize = 512;
+/// What an error quotes of a transport header at the least (RFC 792).
+const QUOTED: usize = 8;
+const ICMP_LEN: usize = 8;
+
+/// Which part of a datagram it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Shape {
+    Whole,
+    /// The first of several fragments, with the ports.
+    First,
+    /// A fragment behind it.
+    Later,
 }
 
-impl Headers {
+/// What the data path looks at. Of an ICMP error: what it says of the flow that it quotes, as if it were a packet of
+/// the end that the error comes from.
+#[derive(Clone, Copy)]
+pub struct Packet {
+    pub src: Addr,
+    pub dst: Addr,
+    pub src_port: [u8; 2],
+    pub dst_port: [u8; 2],
+    pub seq: u32,
+    /// Offset of the IP header.
+    pub l3: u32,
+    /// Offset of the transport header: of an error the quoted one's.
+    pub l4: u32,
+    pub ack: u32,
+    /// Bytes from the start of the frame to the end of the IP packet.
+    pub end: u32,
+    /// Offset of the quoted IP header, 0: it is no error.
+    pub quoted: u32,
+    /// Bytes of TCP payload.
+    pub payload: u32,
+    /// Of a fragmented datagram.
+    pub id: u32,
+    /// IP protocol number: of an error the quoted one's.
+    pub proto: u8,
+    /// TCP's.
+    pub flags: u8,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+    pub tags: u8,
+    pub v4: bool,
+    pub shape: Shape,
+}
+
+/// Where the transport header is, and of what. Kept apart from [`Packet`] while headers are read: the verifier forgets the
+/// bounds of what goes through memory.
+#[derive(Clone, Copy)]
+struct Ip {
+    l4: usize,
+    /// End of the IP packet.
+    end: usize,
+    proto: u8,
+    shape: Shape,
+}
+
+/// Why a frame is not looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// Another protocol, or its lengths lie.
+    Other,
+    /// The headers are not in the linear part.
+    Short,
+}
+
+impl Packet {
+    /// Not read yet.
+    pub const NONE: Self = Self {
+        src: addr::NONE,
+        dst: addr::NONE,
+        src_port: [0; 2],
+        dst_port: [0; 2],
+        seq: 0,
+        l3: 0,
+        l4: 0,
+        ack: 0,
+        end: 0,
+        quoted: 0,
+        payload: 0,
+        id: 0,
+        proto: 0,
+        flags: 0,
+        ttl: 0,
+        tags: 0,
+        v4: false,
+        shape: Shape::Whole,
+    };
+
     /// A first SYN: opens a connection.
     #[inline(always)]
     pub const fn opens(&self) -> bool {
         self.flags & (SYN | ACK | RST | FIN) == SYN
     }
-}
 
-/// Why there are no [`Headers`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum NotTcp {
-    /// Another protocol, or too short, or its lengths lie.
-    Other,
-    Fragment,
-    /// The headers are not in the linear part.
-    Short,
+    #[inline(always)]
+    pub const fn is_error(&self) -> bool {
+        self.quoted != 0
+    }
 }
 
 /// A pointer to a `T` at `offset`, if all of it is within the packet.
 #[inline(always)]
-fn at<T>(start: usize, end: usize, offset: usize) -> Option<*mut T> {
+pub fn at<T>(start: usize, end: usize, offset: usize) -> Option<*mut T> {
     let at = start + offset;
     if at + size_of::<T>() > end { None } else { Some(at as *mut T) }
 }
 
+/// `N` bytes at `offset`.
 #[inline(always)]
-fn headers(start: usize, end: usize, l3: usize) -> Result<Headers, NotTcp> {
-    let ip: *const Ipv4Hdr = at(start, end, l3).ok_or(NotTcp::Short)?;
-    // SAFETY: `at` checked that the header lies within the packet; the type is bytes, so any alignment and value is valid.
-    let ip = unsafe { &*ip };
-    if ip.proto != IPPROTO_TCP {
-        return Err(NotTcp::Other);
+fn bytes<const N: usize>(
+    start: usize,
+    end: usize,
+    offset: usize,
+) -> Result<&'static [u8; N], Unread> {
+    // SAFETY: `at` checked that they lie within the packet; bytes have no alignment, and the packet outlives the program.
+    at::<[u8; N]>(start, end, offset).map(|p| unsafe { &*p }).ok_or(Unread::Short)
+}
+
+/// Reads the headers of the frame between two addresses.
+#[inline(always)]
+pub fn read(start: usize, end: usize, packet: &mut Packet) -> Result<(), Unread> {
+    let eth: &[u8; EthHdr::LEN] = bytes(start, end, 0)?;
+    let mut ether_type = [eth[12], eth[13]];
+    let mut l3 = EthHdr::LEN;
+    for _ in 0..2 {
+        if ether_type == VLAN[0] || ether_type == VLAN[1] {
+            let tag: &[u8; VLAN_LEN] = bytes(start, end, l3)?;
+            ether_type = [tag[2], tag[3]];
+            l3 += VLAN_LEN;
+            packet.tags += 1;
+        }
     }
-    let header_len = usize::from(ip.vihl & 0x0f) * 4;
-    if ip.vihl >> 4 != 4 || header_len < Ipv4Hdr::LEN {
-        return Err(NotTcp::Other);
+    let ip = match ether_type {
+        ETH_P_IP => ipv4(start, end, l3, packet)?,
+        ETH_P_IPV6 => ipv6(start, end, l3, packet)?,
+        _ => return Err(Unread::Other),
+    };
+    packet.l3 = l3 as u32;
+    packet.end = ip.end as u32;
+    packet.shape = ip.shape;
+    packet.proto = ip.proto;
+    packet.l4 = ip.l4 as u32;
+    match ip.proto {
+        _ if ip.shape == Shape::Later => Ok(()),
+        TCP => tcp(start, end, ip, packet),
+        UDP => udp(start, end, ip, packet),
+        ICMP if packet.v4 => icmp(start, end, ip, packet),
+        ICMPV6 if !packet.v4 => icmp(start, end, ip, packet),
+        _ => Err(Unread::Other),
     }
-    if u16::from_be_bytes(ip.frags) & FRAGMENT != 0 {
-        return Err(NotTcp::Fragment);
+}
+
+#[inline(always)]
+fn ipv4(start: usize, end: usize, l3: usize, packet: &mut Packet) -> Result<Ip, Unread> {
+    let ip: &[u8; Ipv4Hdr::LEN] = bytes(start, end, l3)?;
+    let header = usize::from(ip[0] & 0x0f) * 4;
+    let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    if ip[0] >> 4 != 4 || header < Ipv4Hdr::LEN || total < header {
+        return Err(Unread::Other);
     }
-    if usize::from(u16::from_be_bytes(ip.tot_len)) < header_len + TcpHdr::LEN {
-        return Err(NotTcp::Other);
+    packet.src = addr::mapped([ip[12], ip[13], ip[14], ip[15]]);
+    packet.dst = addr::mapped([ip[16], ip[17], ip[18], ip[19]]);
+    packet.id = u32::from(u16::from_be_bytes([ip[4], ip[5]]));
+    packet.ttl = ip[8];
+    packet.v4 = true;
+    let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+    let shape = if fragment & 0x1fff != 0 {
+        Shape::Later
+    } else if fragment & 0x2000 != 0 {
+        Shape::First
+    } else {
+        Shape::Whole
+    };
+    Ok(Ip { l4: l3 + header, end: l3 + total, proto: ip[9], shape })
+}
+
+#[inline(always)]
+fn ipv6(start: usize, end: usize, l3: usize, packet: &mut Packet) -> Result<Ip, Unread> {
+    let ip: &[u8; Ipv6Hdr::LEN] = bytes(start, end, l3)?;
+    // A payload of no bytes is a jumbogram's (RFC 2675).
+    let total = usize::from(u16::from_be_bytes([ip[4], ip[5]]));
+    if ip[0] >> 4 != 6 || total == 0 {
+        return Err(Unread::Other);
     }
-    let l4 = l3 + header_len;
-    let tcp: *const [u8; TcpHdr::LEN] = at(start, end, l4).ok_or(NotTcp::Short)?;
-    // SAFETY: `at` checked that the header lies within the packet; bytes have no alignment.
-    let tcp = unsafe { &*tcp };
-    if usize::from(tcp[12] >> 4) * 4 < TcpHdr::LEN {
-        return Err(NotTcp::Other);
+    packet.src = address(ip, 8);
+    packet.dst = address(ip, 24);
+    packet.ttl = ip[7];
+    let l4 = l3 + Ipv6Hdr::LEN;
+    let mut header = Ip { l4, end: l4 + total, proto: ip[6], shape: Shape::Whole };
+    if is_extension(header.proto) {
+        header = extensions(start, end, header, packet)?;
     }
-    Ok(Headers {
-        src: ip.src_addr,
-        dst: ip.dst_addr,
-        src_port: [tcp[0], tcp[1]],
-        dst_port: [tcp[2], tcp[3]],
-        flags: tcp[13],
-        l4,
+    if header.l4 > header.end { Err(Unread::Other) } else { Ok(header) }
+}
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(next, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION)
+}
+
+/// Walks extension headers; those behind a later fragment's header are not there.
+#[inline(always)]
+fn extensions(start: usize, end: usize, mut ip: Ip, packet: &mut Packet) -> Result<Ip, Unread> {
+    for _ in 0..EXTENSIONS {
+        if !is_extension(ip.proto) || ip.shape == Shape::Later {
+            break;
+        }
+        let header: &[u8; 8] = bytes(start, end, ip.l4)?;
+        let len = match ip.proto {
+            FRAGMENT => {
+                let fragment = u16::from_be_bytes([header[2], header[3]]);
+                packet.id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+                if fragment & 0xfff8 != 0 {
+                    ip.shape = Shape::Later;
+                } else if fragment & 1 != 0 {
+                    ip.shape = Shape::First;
+                }
+                8
+            }
+            // In units of four bytes, less two (RFC 4302, section 2.2).
+            AUTHENTICATION => (usize::from(header[1]) + 2) * 4,
+            _ => (usize::from(header[1]) + 1) * 8,
+        };
+        ip.proto = header[0];
+        ip.l4 += len;
+        if ip.l4 > DEEPEST {
+            return Err(Unread::Other);
+        }
+    }
+    Ok(ip)
+}
+
+#[inline(always)]
+fn tcp(start: usize, end: usize, ip: Ip, packet: &mut Packet) -> Result<(), Unread> {
+    let tcp: &[u8; TcpHdr::LEN] = bytes(start, end, ip.l4)?;
+    let header = usize::from(tcp[12] >> 4) * 4;
+    let payload = ip.end - ip.l4;
+    if header < TcpHdr::LEN || payload < header {
+        return Err(Unread::Other);
+    }
+    packet.src_port = [tcp[0], tcp[1]];
+    packet.dst_port = [tcp[2], tcp[3]];
+    packet.seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    packet.ack = u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]]);
+    packet.payload = (payload - header) as u32;
+    packet.flags = tcp[13];
+    Ok(())
+}
+
+#[inline(always)]
+fn udp(start: usize, end: usize, ip: Ip, packet: &mut Packet) -> Result<(), Unread> {
+    let udp: &[u8; UdpHdr::LEN] = bytes(start, end, ip.l4)?;
+    let len = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
+    let there = ip.end - ip.l4;
+    if len < UdpHdr::LEN || there < UdpHdr::LEN || (ip.shape == Shape::Whole && len > there) {
+        return Err(Unread::Other);
+    }
+    packet.src_port = [udp[0], udp[1]];
+    packet.dst_port = [udp[2], udp[3]];
+    Ok(())
+}
+
+/// Reads the packet that an error quotes; anything else of ICMP is not ours.
+#[inline(always)]
+fn icmp(start: usize, end: usize, ip: Ip, packet: &mut Packet) -> Result<(), Unread> {
+    let icmp: &[u8; ICMP_LEN] = bytes(start, end, ip.l4)?;
+    // Unreachable (with "fragmentation needed"), time exceeded, parameter problem (RFC 792; RFC 4443 has "too big" too).
+    let error = if packet.v4 { matches!(icmp[0], 3 | 11 | 12) } else { matches!(icmp[0], 1..=4) };
+    if !error || ip.shape != Shape::Whole || ip.end - ip.l4 < ICMP_LEN {
+        return Err(Unread::Other);
+    }
+    let quoted = ip.l4 + ICMP_LEN;
+    let inner =
+        if packet.v4 { quoted_v4(start, end, quoted)? } else { quoted_v6(start, end, quoted)? };
+    // An error goes to the sender of what it quotes.
+    if !same(&packet.dst, &inner.src) || !matches!(inner.proto, TCP | UDP) {
+        return Err(Unread::Other);
+    }
+    let ports: &[u8; QUOTED] = bytes(start, end, inner.l4)?;
+    packet.src = inner.dst;
+    packet.src_port = [ports[2], ports[3]];
+    packet.dst_port = [ports[0], ports[1]];
+    packet.quoted = quoted as u32;
+    packet.l4 = inner.l4 as u32;
+    packet.proto = inner.proto;
+    Ok(())
+}
+
+/// A quoted IP header.
+struct Inner {
+    src: Addr,
+    dst: Addr,
+    l4: usize,
+    proto: u8,
+}
+
+#[inline(always)]
+fn quoted_v4(start: usize, end: usize, at: usize) -> Result<Inner, Unread> {
+    let ip: &[u8; Ipv4Hdr::LEN] = bytes(start, end, at)?;
+    let header = usize::from(ip[0] & 0x0f) * 4;
+    let offset = u16::from_be_bytes([ip[6], ip[7]]) & 0x1fff;
+    if ip[0] >> 4 != 4 || header < Ipv4Hdr::LEN || offset != 0 {
+        return Err(Unread::Other);
+    }
+    Ok(Inner {
+        src: addr::mapped([ip[12], ip[13], ip[14], ip[15]]),
+        dst: addr::mapped([ip[16], ip[17], ip[18], ip[19]]),
+        l4: at + header,
+        proto: ip[9],
     })
 }
 
-/// The headers of a frame at XDP.
+/// Steps over a fragment header too: what is too big or too slow is often a fragment.
 #[inline(always)]
-pub fn xdp_headers(ctx: &XdpContext) -> Result<Headers, NotTcp> {
-    let eth: *const EthHdr = at(ctx.data(), ctx.data_end(), 0).ok_or(NotTcp::Short)?;
-    // SAFETY: `at` checked the bounds; the field may be unaligned.
-    let ether_type = unsafe { (&raw const (*eth).ether_type).read_unaligned() };
-    if ether_type != ETH_P_IP {
-        return Err(NotTcp::Other);
+fn quoted_v6(start: usize, end: usize, at: usize) -> Result<Inner, Unread> {
+    let ip: &[u8; Ipv6Hdr::LEN] = bytes(start, end, at)?;
+    if ip[0] >> 4 != 6 {
+        return Err(Unread::Other);
     }
-    headers(ctx.data(), ctx.data_end(), EthHdr::LEN)
-}
-
-/// Puts the choice in front of the frame. `None`: the driver has no room for metadata.
-#[inline(always)]
-pub fn hand_over(ctx: &XdpContext, choice: Handover) -> Option<()> {
-    // SAFETY: the helper takes the context it was given; pointers into the packet are read again below.
-    if unsafe { bpf_xdp_adjust_meta(ctx.ctx, -(size_of::<Handover>() as i32)) } != 0 {
-        return None;
+    let inner =
+        Inner { src: address(ip, 8), dst: address(ip, 24), l4: at + Ipv6Hdr::LEN, proto: ip[6] };
+    if inner.proto != FRAGMENT {
+        return Ok(inner);
     }
-    let meta: *mut Handover = at(ctx.metadata(), ctx.metadata_end(), 0)?;
-    // SAFETY: `at` checked that the value lies within the metadata, which the kernel aligns to four bytes.
-    unsafe { meta.write(choice) };
-    Some(())
-}
-
-/// The choice that `sticky_xdp` left, if this packet has one.
-#[inline(always)]
-pub fn handed_over(ctx: &TcContext) -> Option<Handover> {
-    let skb = ctx.skb.skb;
-    // SAFETY: reads of context fields, which the verifier turns into the packet's pointers.
-    let (meta, data) = unsafe { ((*skb).data_meta as usize, (*skb).data as usize) };
-    let choice: *const Handover = at(meta, data, 0)?;
-    // SAFETY: `at` checked the bounds; metadata is aligned to four bytes.
-    let choice = unsafe { choice.read() };
-    (choice.magic == Handover::MAGIC).then_some(choice)
-}
-
-/// Whether the frame was addressed to this host's link address.
-#[inline(always)]
-pub fn for_this_host(ctx: &TcContext) -> bool {
-    const PACKET_HOST: u32 = 0;
-    // SAFETY: read of a context field.
-    unsafe { (*ctx.skb.skb).pkt_type == PACKET_HOST }
-}
-
-/// Whether the frame carries IPv4, by the kernel's own reading of it.
-#[inline(always)]
-pub fn is_ipv4(ctx: &TcContext) -> bool {
-    ctx.skb.protocol() == u32::from(ETH_P_IP)
-}
-
-/// The headers of a packet at tc; pulls them into the linear part if they are not there.
-#[inline(always)]
-pub fn tc_headers(ctx: &TcContext, l3: usize) -> Result<Headers, NotTcp> {
-    match headers(ctx.data(), ctx.data_end(), l3) {
-        Err(NotTcp::Short) => {
-            pull(ctx.skb.skb, l3)?;
-            headers(ctx.data(), ctx.data_end(), l3)
-        }
-        result => result,
+    let header: &[u8; 8] = bytes(start, end, inner.l4)?;
+    if u16::from_be_bytes([header[2], header[3]]) & 0xfff8 != 0 {
+        return Err(Unread::Other);
     }
+    Ok(Inner { l4: inner.l4 + 8, proto: header[0], ..inner })
 }
 
+/// One of the addresses of an IPv6 header.
 #[inline(always)]
-fn pull(skb: *mut __sk_buff, l3: usize) -> Result<(), NotTcp> {
-    const MAX_IPV4: usize = 60;
-    // SAFETY: read of a context field.
-    let len = unsafe { (*skb).len };
-    let want = (l3 + MAX_IPV4 + TcpHdr::LEN) as u32;
-    // SAFETY: the helper checks the length against the packet; pointers are read again by the caller.
-    match unsafe { bpf_skb_pull_data(skb, if want < len { want } else { len }) } {
-        0 => Ok(()),
-        _ => Err(NotTcp::Other),
-    }
+fn address(ip: &[u8; Ipv6Hdr::LEN], at: usize) -> Addr {
+    core::array::from_fn(|word| {
+        let at = at + word * 4;
+        u32::from_ne_bytes([ip[at], ip[at + 1], ip[at + 2], ip[at + 3]])
+    })
 }
 
-/// A copy of the IPv4 header at tc. `None`: it is not in the linear part.
+/// Whether two addresses are the same; comparisons, no call.
 #[inline(always)]
-pub fn tc_ipv4(ctx: &TcContext, l3: usize) -> Option<Ipv4Hdr> {
-    let ip: *const Ipv4Hdr = at(ctx.data(), ctx.data_end(), l3)?;
-    // SAFETY: `at` checked the bounds, and the type is bytes.
-    Some(unsafe { ip.read() })
-}
-
-/// Writes at an offset at tc.
-///
-/// By the helper and not through the packet's pointers: a program that writes through these gets a private copy of a packet
-/// that someone captures, before its first line, and the copy has lost the metadata.
-#[inline(always)]
-pub fn store<T>(ctx: &TcContext, offset: usize, value: &T) -> Option<()> {
-    ctx.skb.store(offset, value, 0).ok()
+pub fn same(a: &Addr, b: &Addr) -> bool {
+    a[3] == b[3] && a[2] == b[2] && a[1] == b[1] && a[0] == b[0]
 }

@@ -3,82 +3,197 @@
 //! The same container also answers our proxy, health checks and Docker's own published ports. Only a flow that XDP noted
 //! is touched, and a SYN-ACK only while the client's SYN is recent: otherwise the same ports serve another connection.
 
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::tcx_action_base::TCX_NEXT;
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup,
+};
+use aya_ebpf::helpers::bpf_fib_lookup;
 use aya_ebpf::programs::TcContext;
+use sticky_common::hash;
+use sticky_common::maps::HANDSHAKE_BITS;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{ClientKeyV4, Flow, FlowKeyV4, tick};
+use sticky_common::types::{Addr, ClientKey, Flow, FlowKey, Handshake, addr, tick};
 
-use crate::deliver::send;
-use crate::maps::{CLIENTS_V4, FLOWS_V4};
-use crate::packet::{self, ACK, FIN, Headers, RST, SYN};
-use crate::rewrite::{self, End};
-use crate::{stats, world};
+use crate::deliver::route;
+use crate::maps::{CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
+use crate::packet::{ACK, FIN, Packet, RST, SYN, Shape, TCP};
+use crate::rewrite::End;
+use crate::{flows, fragments, handover, settings, stats, world};
 
-const ETH_LEN: usize = 14;
 /// SYN-ACKs are sent again for about a minute (tcp_synack_retries).
 const SYN_ACK_AFTER: u32 = tick::from_secs(64);
 /// Last words after both ends are done (TIME-WAIT, twice the maximum segment lifetime).
 const LAST_WORDS: u32 = tick::from_secs(120);
 
 #[inline(always)]
-pub fn reply(ctx: &TcContext) -> Result<i32, Outcome> {
-    if !packet::is_ipv4(ctx) {
-        return Err(Outcome::NotOurs);
+pub fn reply(ctx: &TcContext) -> i32 {
+    if !handover::is_ip(ctx) {
+        return TCX_NEXT;
     }
-    let headers = packet::tc_headers(ctx, ETH_LEN).map_err(|_| Outcome::NotOurs)?;
-    let key = FlowKeyV4 {
-        client: headers.dst,
-        backend: headers.src,
-        client_port: headers.dst_port,
-        backend_port: headers.src_port,
-        proto: 6,
-        zero: [0; 3],
+    let mut packet = Packet::NONE;
+    if handover::sticky_read_tc(ctx.skb.skb, &raw mut packet) == 0 {
+        return TCX_NEXT;
+    }
+    if packet.shape == Shape::Later {
+        rest(ctx, &packet)
+    } else {
+        sticky_to_client(ctx.skb.skb, &raw mut packet) as i32
+    }
+}
+
+/// A fragment behind the first one of a reply.
+#[inline(never)]
+fn rest(ctx: &TcContext, packet: &Packet) -> i32 {
+    let Some(to) = fragments::followed_to_client(packet) else { return TCX_NEXT };
+    stats::count(Outcome::Reply);
+    route(ctx, packet, to.ifindex, End::Source, (&to.addr, [0; 2]))
+}
+
+/// A global function, walked once for itself by the verifier.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sticky_to_client(skb: *mut __sk_buff, packet: *mut Packet) -> u32 {
+    // SAFETY: the caller passes what it read; the verifier insists that it is asked for null.
+    match unsafe { packet.as_ref() } {
+        Some(packet) => to_client(&TcContext::new(skb), packet) as u32,
+        None => TCX_NEXT as u32,
+    }
+}
+
+#[inline(always)]
+fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
+    let key = FlowKey {
+        client: packet.dst,
+        backend: packet.src,
+        client_port: packet.dst_port,
+        backend_port: packet.src_port,
+        proto: u32::from(packet.proto),
     };
-    let flow = FLOWS_V4.get_ptr_mut(key).ok_or(Outcome::NotOurs)?;
+    let established = FLOWS.get_ptr_mut(&key);
+    let Some(flow) = established.or_else(|| TRANSIENT.get_ptr_mut(&key)) else { return TCX_NEXT };
     // SAFETY: map memory stays valid until the program ends; a race leaves a time or a bit older, never another frontend
     // for a live flow.
     let flow = unsafe { &mut *flow };
     let now = world::now();
-    if !belongs(flow, &headers, now) {
-        if headers.flags & SYN != 0 {
+    if !belongs(flow, packet, now) {
+        if packet.flags & SYN != 0 {
             // The same ports now serve a connection that did not come through the frontend: its later packets are not ours.
-            let _ = FLOWS_V4.remove(key);
+            let _ = FLOWS.remove(&key);
+            let _ = TRANSIENT.remove(&key);
         }
-        return Err(Outcome::NotOurs);
+        return TCX_NEXT;
     }
-    note(flow, &headers, now);
-    let (vip, port, ifindex) =
-        ([flow.vip[0], flow.vip[1], flow.vip[2], flow.vip[3]], flow.port, flow.ifindex);
-    rewrite::rewrite(ctx, &headers, ETH_LEN, End::Source, vip, port)?;
+    if flow.out == 0 || flow.seen != now {
+        flow.out = way_to(ctx, packet, flow);
+    }
+    let (vip, port, out) = (flow.vip, flow.port, flow.out);
+    if !packet.is_error() {
+        note(flow, &key, packet, now);
+        if established.is_none() && is_evidence(flow, packet) {
+            flows::promote(&key, flow);
+        } else if established.is_some() && packet.proto == TCP && flow.closed() {
+            flows::put_aside(&key, flow);
+        }
+        if packet.shape == Shape::First {
+            fragments::follow_to_client(packet, &vip, out);
+        }
+    }
     stats::count(Outcome::Reply);
-    Ok(send(ifindex))
+    route(ctx, packet, out, End::Source, (&vip, port))
 }
 
 /// Whether this packet is of the connection that the flow was noted for.
 #[inline(always)]
-fn belongs(flow: &Flow, headers: &Headers, now: u32) -> bool {
-    if headers.flags & (SYN | ACK) == SYN | ACK {
+fn belongs(flow: &Flow, packet: &Packet, now: u32) -> bool {
+    if packet.proto != TCP {
+        return flow.lives(u32::from(packet.proto), now);
+    }
+    if packet.flags & (SYN | ACK) == SYN | ACK {
         return !flow.closed() && tick::since(now, flow.opened) <= SYN_ACK_AFTER;
     }
     // A bare SYN is the container opening a connection of its own.
-    headers.flags & SYN == 0 && (!flow.closed() || tick::since(now, flow.seen) <= LAST_WORDS)
+    packet.flags & SYN == 0 && (!flow.closed() || tick::since(now, flow.seen) <= LAST_WORDS)
+}
+
+/// Whether the backend's packet says that the client is real: it took data from it, or sends some. A reset says nothing,
+/// and neither does the bare acknowledgement that a half-open connection answers an invented segment with.
+#[inline(always)]
+fn is_evidence(flow: &Flow, packet: &Packet) -> bool {
+    packet.proto == TCP
+        && packet.flags & (SYN | RST) == 0
+        && !flow.closed()
+        && (flow.opened == 0 || packet.payload > 0 || packet.ack != flow.isn.wrapping_add(1))
 }
 
 /// Keeps the flow's state, and about once a second the client's time of last activity.
 #[inline(always)]
-fn note(flow: &mut Flow, headers: &Headers, now: u32) {
-    if headers.flags & FIN != 0 {
+fn note(flow: &mut Flow, key: &FlowKey, packet: &Packet, now: u32) {
+    if packet.flags & FIN != 0 {
         flow.state |= Flow::BACKEND_FIN;
     }
-    if headers.flags & RST != 0 {
+    if packet.flags & RST != 0 {
         flow.state |= Flow::RESET;
     }
-    if flow.seen == now {
+    let second = flow.seen != now;
+    flow.seen = now;
+    if !second && packet.flags & SYN == 0 {
         return;
     }
-    flow.seen = now;
-    let key = ClientKeyV4 { service: flow.service, addr: world::masked(headers.dst, flow.mask) };
-    if let Some(record) = CLIENTS_V4.get_ptr_mut(key) {
-        // SAFETY: as above.
+    let client = addr::masked(&key.client, flow.prefix);
+    if packet.proto == TCP && packet.flags & SYN != 0 {
+        await_answer(flow, key, packet, &client);
+        return;
+    }
+    if let Some(record) = CLIENTS.get_ptr_mut(&ClientKey { service: flow.service, addr: client }) {
+        // SAFETY: map memory stays valid until the program ends.
         unsafe { (*record).seen = now };
+    }
+}
+
+/// The backend answered a SYN: a client that is real will answer this.
+#[inline(never)]
+fn await_answer(flow: &Flow, key: &FlowKey, packet: &Packet, client: &Addr) {
+    let hash = if packet.v4 {
+        hash::client_v4(settings::hash_key(), addr::v4(client))
+    } else {
+        hash::client_v6(settings::hash_key(), addr::bytes(client))
+    };
+    let place = Handshake::place(hash, key.client_port, flow.port, HANDSHAKE_BITS);
+    if let Some(waiting) = HANDSHAKES.get_ptr_mut(place) {
+        let handshake = Handshake { ack: packet.seq.wrapping_add(1), backend: flow.backend };
+        // SAFETY: map memory stays valid until the program ends; a torn entry fails the comparison with the answer.
+        unsafe { *waiting = handshake };
+    }
+}
+
+/// The interface that leads to the client, by this host's routes; without one, the interface it came in by.
+#[inline(never)]
+fn way_to(ctx: &TcContext, packet: &Packet, flow: &Flow) -> u32 {
+    const AF_INET: u8 = 2;
+    const AF_INET6: u8 = 10;
+    /// Leaves out the neighbour (linux/bpf.h, since 6.3).
+    const BPF_FIB_LOOKUP_SKIP_NEIGH: u32 = 1 << 2;
+    // SAFETY: plain data, for which zero is valid.
+    let mut query: FibLookup = unsafe { core::mem::zeroed() };
+    // SAFETY: read of a context field.
+    query.ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    if packet.v4 {
+        query.family = AF_INET;
+        query.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(addr::v4(&flow.vip));
+        query.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(addr::v4(&packet.dst));
+    } else {
+        query.family = AF_INET6;
+        query.__bindgen_anon_3.ipv6_src = flow.vip;
+        query.__bindgen_anon_4.ipv6_dst = packet.dst;
+    }
+    let len = size_of::<FibLookup>() as i32;
+    // SAFETY: the helper takes the context and a whole query.
+    let found = unsafe {
+        bpf_fib_lookup(ctx.skb.skb.cast(), &raw mut query, len, BPF_FIB_LOOKUP_SKIP_NEIGH)
+    };
+    match found as u32 {
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => query.ifindex,
+        _ => flow.ifindex,
     }
 }

@@ -7,11 +7,17 @@ use crate::maps::{BACKEND_STATS, OUTCOMES};
 /// Counts an outcome on this CPU.
 #[inline(always)]
 pub fn count(outcome: Outcome) {
+    count_index(outcome as u32);
+}
+
+/// Counts the outcome of an index on this CPU.
+#[inline(always)]
+pub fn count_index(index: u32) {
     // The commonest one is counted with its backend; the sum over the backends is its counter.
-    if outcome == Outcome::Hash {
+    if index == Outcome::Hash as u32 {
         return;
     }
-    if let Some(counter) = OUTCOMES.get_ptr_mut(outcome as u32) {
+    if let Some(counter) = OUTCOMES.get_ptr_mut(index) {
         // SAFETY: the slot is this CPU's own, and programs do not preempt each other on it.
         unsafe { *counter += 1 };
     }

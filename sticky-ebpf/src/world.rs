@@ -1,40 +1,19 @@
-//! The maps, as the decision asks them.
+//! The maps, as the decision asks them for one packet.
 
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
 use sticky_common::decide::World;
-use sticky_common::types::{Backend, Flow, FlowKeyV4, tick};
+use sticky_common::types::{Backend, BackendId, tick};
 
-use crate::maps::{BACKENDS, FLOWS_V4};
-use crate::packet::Headers;
+use crate::flows;
+use crate::maps::BACKENDS;
+use crate::packet::Packet;
 
 /// The packet at hand, to look for its flow.
 pub struct Maps<'a> {
-    pub headers: &'a Headers,
+    pub packet: &'a Packet,
     /// Port of the backend.
     pub port: [u8; 2],
-}
-
-impl Maps<'_> {
-    /// What replies of this packet's connection to `backend` look like.
-    #[inline(always)]
-    pub fn flow_key(&self, backend: &Backend) -> FlowKeyV4 {
-        FlowKeyV4 {
-            client: self.headers.src,
-            backend: backend.v4(),
-            client_port: self.headers.src_port,
-            backend_port: self.port,
-            proto: 6,
-            zero: [0; 3],
-        }
-    }
-
-    /// Whether a flow is of the frontend that this packet came to.
-    #[inline(always)]
-    pub fn same_frontend(&self, flow: &Flow) -> bool {
-        flow.port == self.headers.dst_port
-            && u32::from_ne_bytes([flow.vip[0], flow.vip[1], flow.vip[2], flow.vip[3]])
-                == u32::from_ne_bytes(self.headers.dst)
-    }
+    pub now: u32,
 }
 
 impl World for Maps<'_> {
@@ -45,9 +24,7 @@ impl World for Maps<'_> {
 
     #[inline(always)]
     fn has_flow(&self, backend: &Backend) -> bool {
-        let Some(flow) = FLOWS_V4.get_ptr(self.flow_key(backend)) else { return false };
-        // SAFETY: map memory stays valid until the program ends; an entry used again in between fails the comparison.
-        self.same_frontend(unsafe { &*flow })
+        flows::has(self.packet, backend, self.port, self.now)
     }
 }
 
@@ -60,6 +37,15 @@ pub fn backend(index: u32) -> Option<&'static Backend> {
     }
 }
 
+/// The backend of an id, if this use of the index lives.
+#[inline(always)]
+pub fn backend_of(id: u32) -> Option<&'static Backend> {
+    match backend(BackendId(id).index()) {
+        Some(backend) if backend.id == id => Some(backend),
+        _ => None,
+    }
+}
+
 /// The current tick.
 #[inline(always)]
 pub fn now() -> u32 {
@@ -67,8 +53,19 @@ pub fn now() -> u32 {
     tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
-/// The bits of a client's address that count.
+/// Takes one from what is allowed every `interval` nanoseconds, with a second's worth at once; `false`: nothing is left.
+///
+/// `due` is when the next one is due: the generic cell rate algorithm (ITU-T I.371). Two CPUs at once may both take one.
 #[inline(always)]
-pub fn masked(addr: [u8; 4], mask: [u8; 4]) -> [u8; 4] {
-    (u32::from_ne_bytes(addr) & u32::from_ne_bytes(mask)).to_ne_bytes()
+pub fn allowed(due: &mut u64, interval: u64) -> bool {
+    const AT_ONCE: u64 = 1_000_000_000;
+    // SAFETY: the helper takes nothing and returns a number.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let start = if *due > now { *due } else { now };
+    // A limit of one a second still lets that one pass.
+    if start - now > AT_ONCE.saturating_sub(interval) {
+        return false;
+    }
+    *due = start + interval;
+    true
 }

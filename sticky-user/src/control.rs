@@ -7,9 +7,10 @@ pub mod desired;
 pub mod frontends;
 pub mod plan;
 pub mod reconcile;
+pub mod rules;
 pub mod settle;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -96,6 +97,8 @@ pub trait DataPath: Send + 'static {
     fn records(&self, each: &mut dyn FnMut(&settle::Known)) -> Result<(), Error>;
     /// Removes client records, those excepted that changed since they were shown.
     fn forget(&self, stale: &[settle::Known]) -> Result<(), Error>;
+    /// Removes flows that are over: of backends that are not among the living, and silent ones.
+    fn sweep(&self, living: &HashSet<u32>, now: u32) -> Result<(), Error>;
     /// Slots per table.
     fn table_size(&self) -> u32;
     /// The hash key is another than the loaded tables were used with.

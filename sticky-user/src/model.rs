@@ -1,7 +1,7 @@
 //! What sticky knows of the cluster: plain data, no IO. A provider always hands over the whole of it.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -245,6 +245,9 @@ pub struct Backend {
     pub name: String,
     /// Where it answers from this host: address, and the port for requests (0: it has none).
     pub addr: Option<SocketAddr>,
+    /// Its IPv6 address for layer 4, where `addr` is of IPv4.
+    #[serde(default)]
+    pub addr_v6: Option<Ipv6Addr>,
     /// Where other ports of it are; ports of `publish` go to this address at layer 4.
     pub node: String,
     /// Whether layer 4 can deliver to it; `false`: only the proxy reaches it, at `addr`.

@@ -35,7 +35,7 @@ impl Node {
         let demo = Backends::start(&backends, &demo_binary().unwrap(), &addrs).unwrap();
         let IpAddr::V4(backend) = addrs[0] else { unreachable!("the topology is IPv4") };
         let mut rig = Rig::start(&topology.node, &["eth0"], XdpMode::Native).unwrap();
-        rig.serve(&topology.node, NODE, 80, LINE_PORT, &[Spec(backend, UP, 1)]).unwrap();
+        rig.serve(&topology.node, NODE, 80, LINE_PORT, &[Spec(backend.into(), UP, 1)]).unwrap();
         Self { rigs: vec![rig], _demo: demo, backends, topology, backend }
     }
 
@@ -82,7 +82,7 @@ fn replacing_the_programs_loses_no_packet() {
     const ADOPTIONS: usize = 6;
     let mut node = Node::new();
     // Nobody listens there: each segment is answered by one reset.
-    let backend = Spec(node.backend, UP, 1);
+    let backend = Spec(node.backend.into(), UP, 1);
     node.rigs[0].serve(&node.topology.node, NODE, 80, 7, &[backend]).unwrap();
     let mac = HOST_MAC.map(|byte| format!("{byte:02x}")).join(":");
     node.topology.node.ip(&format!("link set eth0 address {mac}")).unwrap();

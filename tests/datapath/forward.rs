@@ -50,7 +50,7 @@ impl Lab {
     }
 
     fn up(&self, which: impl IntoIterator<Item = usize>) -> Vec<Spec> {
-        which.into_iter().map(|i| Spec(self.addrs[i], UP, 1)).collect()
+        which.into_iter().map(|i| Spec(self.addrs[i].into(), UP, 1)).collect()
     }
 
     fn serve(&mut self, backends: &[Spec]) {
@@ -217,7 +217,7 @@ fn a_client_moved_off_a_failing_backend_keeps_its_old_connection() {
     let mut first = lab.open(client(1)).unwrap();
     let at = lab.addrs.iter().position(|a| first.instance == format!("backend-{a}")).unwrap();
     let mut specs = lab.up(0..3);
-    specs[at] = Spec(lab.addrs[at], FAILING, 0);
+    specs[at] = Spec(lab.addrs[at].into(), FAILING, 0);
     lab.serve(&specs);
     let mut second = lab.open(client(1)).unwrap();
     assert_ne!(second.instance, first.instance);

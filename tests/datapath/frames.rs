@@ -61,9 +61,13 @@ pub fn ipv4(protocol: IpNumber, payload: &[u8], set: impl FnOnce(&mut Ipv4Header
 pub fn not_ours() -> Vec<Named> {
     let ours = segment(PORT, "A", b"data");
     let l4 = &ours[34..];
+    let theirs = segment(81, "A", b"data");
     let mut all: Vec<Named> = vec![
         ("another port".into(), segment(81, "S", b"")),
-        ("tcp fragment, first".into(), ipv4(IpNumber::TCP, l4, |h| h.more_fragments = true)),
+        (
+            "tcp fragment, first, another port".into(),
+            ipv4(IpNumber::TCP, &theirs[34..], |h| h.more_fragments = true),
+        ),
         (
             "tcp fragment, later".into(),
             ipv4(IpNumber::TCP, l4, |h| h.fragment_offset = IpFragOffset::try_new(185).unwrap()),
@@ -94,10 +98,14 @@ pub fn not_ours() -> Vec<Named> {
             frame.extend([0; 20]);
             frame
         }),
-        ("vlan tag".into(), tagged(&ours, &[[0x81, 0x00, 0x00, 0x05]])),
+        ("vlan tag, another port".into(), tagged(&theirs, &[[0x81, 0x00, 0x00, 0x05]])),
         (
-            "two vlan tags".into(),
-            tagged(&ours, &[[0x88, 0xa8, 0x00, 0x05], [0x81, 0x00, 0x00, 0x06]]),
+            "two vlan tags, another port".into(),
+            tagged(&theirs, &[[0x88, 0xa8, 0x00, 0x05], [0x81, 0x00, 0x00, 0x06]]),
+        ),
+        (
+            "three vlan tags".into(),
+            tagged(&ours, &[[0x88, 0xa8, 0, 5], [0x81, 0x00, 0, 6], [0x81, 0x00, 0, 7]]),
         ),
         ("lldp".into(), [&HOST_MAC[..], &CLIENT_MAC, &[0x88, 0xcc], &[0; 46]].concat()),
         ("802.3 length".into(), [&HOST_MAC[..], &CLIENT_MAC, &[0x00, 0x2e], &[0; 46]].concat()),

@@ -7,14 +7,17 @@ use std::path::PathBuf;
 use anyhow::Context;
 use aya::programs::{Program, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use sticky::control::plan::{self, Build, Desired, DesiredBackend, DesiredService, Loaded, Plan};
+use sticky::control::desired::identity;
+use sticky::control::plan::{
+    self, Build, Desired, DesiredBackend, DesiredService, FrontendKey, Loaded, Plan, Rule,
+};
 use sticky::control::{ClientRules, DataPath as _, Names, Reach, reconcile};
 use sticky::datapath::{self, DataPath, OBJECT, Settings, XdpMode};
-use sticky::model::IpPrefix;
+use sticky::model::{Frontend, IpPrefix, Proto};
 use sticky_common::ABI_VERSION;
 use sticky_common::hash::HashKey;
 use sticky_common::maglev;
-use sticky_common::types::{Backend, FrontendKeyV4};
+use sticky_common::types::Backend;
 use sticky_tests::names::{BPF_DIR, unique};
 use sticky_tests::netns::Netns;
 use tokio::runtime::Runtime;
@@ -33,7 +36,22 @@ pub struct Rig {
 
 /// A backend of a test: address, flags, weight.
 #[derive(Clone, Copy)]
-pub struct Spec(pub Ipv4Addr, pub u32, pub u32);
+pub struct Spec(pub IpAddr, pub u32, pub u32);
+
+/// What holds for the clients of a test.
+pub struct Rules {
+    pub ttl: u32,
+    pub prefix: IpPrefix,
+    pub interval: u32,
+    pub verdicts: Vec<Rule>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let prefix = IpPrefix { v4: 32, v6: 64 };
+        Self { ttl: 60, prefix, interval: 0, verdicts: Vec::new() }
+    }
+}
 
 impl Rig {
     /// Attaches to interfaces of a namespace.
@@ -68,7 +86,7 @@ impl Rig {
         })?
     }
 
-    /// Makes one service `s` with a frontend say what is given.
+    /// Makes one service `s` with a TCP frontend say what is given.
     pub fn serve(
         &mut self,
         node: &Netns,
@@ -77,29 +95,39 @@ impl Rig {
         target: u16,
         backends: &[Spec],
     ) -> anyhow::Result<Plan> {
-        let addrs: Vec<_> = backends.iter().map(|b| IpAddr::V4(b.0)).collect();
+        let frontend = Frontend { addr: vip.into(), port, proto: Proto::Tcp };
+        self.serve_as(node, &[(frontend, target)], Rules::default(), backends)
+    }
+
+    /// Makes one service `s` with any frontends and rules say what is given.
+    pub fn serve_as(
+        &mut self,
+        node: &Netns,
+        frontends: &[(Frontend, u16)],
+        rules: Rules,
+        backends: &[Spec],
+    ) -> anyhow::Result<Plan> {
+        let addrs: Vec<_> = backends.iter().map(|b| b.0).collect();
         let reach = node.enter(|| self.path.executor.reach(&addrs))??;
         let mut names = Names::default();
         names.services.insert(1, "s".into());
-        names.clients.insert(1, ClientRules { prefix: IpPrefix { v4: 32, v6: 64 }, ttl: 60 });
+        let Rules { ttl, prefix, interval, verdicts } = rules;
+        names.clients.insert(1, ClientRules { prefix, ttl });
         let desired = Desired {
             services: vec![DesiredService {
                 identity: 1,
-                ttl: 60,
-                mask: [255; 4],
+                ttl,
+                prefix,
+                interval,
+                rules: verdicts,
                 backends: backends
                     .iter()
                     .map(|b| desired(b, &reach, &mut names))
                     .collect::<anyhow::Result<_>>()?,
-                frontends: vec![(
-                    FrontendKeyV4 {
-                        addr: vip.octets(),
-                        port: port.to_be_bytes(),
-                        proto: 6,
-                        zero: 0,
-                    },
-                    target.to_be_bytes(),
-                )],
+                frontends: frontends
+                    .iter()
+                    .map(|(f, target)| (FrontendKey::of(f), target.to_be_bytes()))
+                    .collect(),
             }],
         };
         let build = Build {
@@ -119,15 +147,22 @@ fn desired(
     reach: &HashMap<IpAddr, Reach>,
     names: &mut Names,
 ) -> anyhow::Result<DesiredBackend> {
-    let Some(Reach::Device(ifindex)) = reach.get(&IpAddr::V4(spec.0)) else {
+    let Some(Reach::Device(ifindex)) = reach.get(&spec.0) else {
         anyhow::bail!("no way to {}: {reach:?}", spec.0)
     };
-    let identity = u64::from(u32::from(spec.0));
-    names.backends.insert(identity, spec.0.to_string());
-    let mut addr = [0; 16];
-    addr[..4].copy_from_slice(&spec.0.octets());
-    let member = maglev::identity(KEY, &spec.0.octets());
-    Ok(DesiredBackend { identity, member, addr, ifindex: *ifindex, flags: spec.1, weight: spec.2 })
+    let id = spec.0.to_string();
+    let identity = identity(&id);
+    let member = maglev::identity(KEY, id.as_bytes());
+    names.backends.insert(identity, id);
+    let mut backend = DesiredBackend {
+        identity,
+        member,
+        flags: spec.1,
+        weight: spec.2,
+        ..DesiredBackend::default()
+    };
+    backend.reached(spec.0, *ifindex);
+    Ok(backend)
 }
 
 impl Drop for Rig {

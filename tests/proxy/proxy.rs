@@ -92,6 +92,7 @@ pub fn task(backend: &Backend, state: State) -> model::Backend {
         name: backend.name.clone(),
         addr: Some(backend.addr),
         node: String::new(),
+        addr_v6: None,
         layer4: true,
         weight: 1,
         state,

@@ -111,6 +111,10 @@ impl Toolchain {
             format!("--cfg=bpf_target_arch=\"{arch}\""),
             format!("-Clinker={}", self.linker.display()),
             "-Clink-arg=--btf".into(),
+            // Every kernel with tcx has its 32-bit instructions.
+            "-Ctarget-cpu=v3".into(),
+            // Copies of some bytes as a few stores, not as calls of a loop over bytes.
+            "-Clink-arg=--disable-expand-memcpy-in-order".into(),
             "-Cdebuginfo=2".into(),
         ];
         cmd.env("RUSTC", &self.rustc)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::model::{Frontend, LabelError, Proto, Publish, Service};
+use crate::model::{Frontend, LabelError, Publish, Service};
 
 /// Who listens where on this host, as far as a frontend must not take it away.
 pub trait Occupied {
@@ -34,7 +34,7 @@ pub fn resolve(services: &[Service], vips: &[IpAddr], occupied: &dyn Occupied) -
                     resolved.errors.push(error);
                     continue;
                 }
-                for addr in vips.iter().filter(|a| a.is_ipv4()) {
+                for addr in vips {
                     let frontend =
                         Frontend { addr: *addr, port: publish.port, proto: publish.proto };
                     if let Some(owner) = owners.get(&frontend) {
@@ -69,13 +69,6 @@ fn unusable(publish: &Publish) -> Option<LabelError> {
             "give both ports a number from 1 to 65535",
         ));
     }
-    if publish.proto == Proto::Udp {
-        return Some(error(
-            publish,
-            "UDP is not balanced at layer 4 yet".into(),
-            "Docker serves this port meanwhile",
-        ));
-    }
     None
 }
 
@@ -91,7 +84,7 @@ fn error(publish: &Publish, message: String, hint: &str) -> LabelError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ServiceConfig;
+    use crate::model::{Proto, ServiceConfig};
 
     struct Ssh;
     impl Occupied for Ssh {
@@ -126,15 +119,15 @@ mod tests {
             service("a", &[(8080, Proto::Tcp)]),
             service("b", &[(8080, Proto::Tcp), (81, Proto::Tcp)]),
         ]);
-        assert_eq!(r[0].frontends.len(), 2);
-        assert_eq!(r[1].frontends.iter().map(|(f, _)| f.port).collect::<Vec<_>>(), [81, 81]);
+        assert_eq!(r[0].frontends.len(), 3);
+        assert_eq!(r[1].frontends.iter().map(|(f, _)| f.port).collect::<Vec<_>>(), [81; 3]);
         assert_eq!(r[1].errors[0].message, "198.51.100.1:8080/tcp already belongs to service a");
     }
 
     #[test]
     fn what_a_label_must_not_capture() {
         let r = run(&[service("a", &[(22, Proto::Tcp), (0, Proto::Tcp), (53, Proto::Udp)])]);
-        assert!(r[0].frontends.is_empty());
+        assert!(r[0].frontends.iter().all(|(f, _)| (f.port, f.proto) == (53, Proto::Udp)));
         assert_eq!(r[0].errors.len(), 4);
         assert!(r[0].errors[0].message.contains("in use by sshd"));
     }

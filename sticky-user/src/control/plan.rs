@@ -2,21 +2,65 @@
 //! kernel; the executor only carries the plan out, in its order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use sticky_common::maglev::{self, Cursor, Member};
 use sticky_common::maps::{MAX_BACKENDS, MAX_SERVICES};
-use sticky_common::types::{Backend, BackendId, Frontend, FrontendKeyV4, Slot, tick};
+use sticky_common::types::{
+    Addr, Backend, BackendId, Frontend, FrontendKeyV4, FrontendKeyV6, Slot, addr, tick,
+};
+
+use crate::model::{self, IpPrefix};
 
 /// Ticks until an index can be used again: packets that read the old table must be gone.
 const COOLING: u32 = tick::from_secs(2);
+/// Ticks that packets are dropped for a service without a backend, before they are refused: less than five seconds.
+const GAP: u32 = 4;
+
+/// Key of a frontend of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrontendKey {
+    V4(FrontendKeyV4),
+    V6(FrontendKeyV6),
+}
+
+impl FrontendKey {
+    #[must_use]
+    pub fn of(frontend: &model::Frontend) -> Self {
+        let (port, proto) = (frontend.port.to_be_bytes(), frontend.proto.number());
+        match frontend.addr {
+            IpAddr::V4(addr) => {
+                Self::V4(FrontendKeyV4 { addr: addr.octets(), port, proto, zero: 0 })
+            }
+            IpAddr::V6(addr) => Self::V6(FrontendKeyV6 {
+                addr: addr::from_bytes(addr.octets()),
+                port,
+                proto,
+                zero: 0,
+            }),
+        }
+    }
+}
+
+/// Whether a source may connect, for the addresses of one prefix; the longest one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// The bits behind the prefix are zero.
+    pub addr: Addr,
+    /// Bits of it.
+    pub prefix: u8,
+    pub admits: bool,
+}
 
 /// What user space knows of the maps' contents.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
     /// By identity.
     pub services: BTreeMap<u64, LoadedService>,
-    pub frontends: HashMap<FrontendKeyV4, Frontend>,
+    pub frontends: HashMap<FrontendKey, Frontend>,
+    /// Source rules, by [`Frontend::rules`].
+    pub rules: BTreeMap<u32, Vec<Rule>>,
     /// Indices that were used before: last generation, and the tick of their end.
     pub retired: BTreeMap<u32, (u32, u32)>,
 }
@@ -46,23 +90,43 @@ pub struct DesiredService {
     pub identity: u64,
     /// Affinity time in ticks, 0: none.
     pub ttl: u32,
-    pub mask: [u8; 4],
+    /// Leading bits of an address that count as one client.
+    pub prefix: IpPrefix,
+    /// Nanoseconds between two new connections of a client, 0: no limit.
+    pub interval: u32,
+    /// Sorted; empty: every source may connect.
+    pub rules: Vec<Rule>,
     pub backends: Vec<DesiredBackend>,
     /// Frontends, and the port of the backends behind each.
-    pub frontends: Vec<(FrontendKeyV4, [u8; 2])>,
+    pub frontends: Vec<(FrontendKey, [u8; 2])>,
 }
 
 /// A backend that lives.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DesiredBackend {
     pub identity: u64,
     /// Identity for the table, which is keyed as the clients' hash is.
     pub member: u64,
-    pub addr: [u8; 16],
-    pub ifindex: u32,
+    /// Zero: it has none.
+    pub v4: [u8; 4],
+    pub v6: Addr,
+    pub ifindex_v4: u32,
+    pub ifindex_v6: u32,
     pub flags: u32,
     /// 0: not in the table.
     pub weight: u32,
+}
+
+impl DesiredBackend {
+    /// It has this address, by this interface.
+    pub fn reached(&mut self, addr: IpAddr, ifindex: u32) {
+        match addr {
+            IpAddr::V4(addr) => (self.v4, self.ifindex_v4) = (addr.octets(), ifindex),
+            IpAddr::V6(addr) => {
+                (self.v6, self.ifindex_v6) = (addr::from_bytes(addr.octets()), ifindex)
+            }
+        }
+    }
 }
 
 /// Changes in the order in which they are made: nothing ever points at what is not there.
@@ -72,8 +136,13 @@ pub struct Plan {
     pub service_ids: Vec<(u32, u64)>,
     /// The commit point: whole tables, swapped.
     pub tables: Vec<(u32, Arc<[Slot]>)>,
-    pub frontends: Vec<(FrontendKeyV4, Frontend)>,
-    pub gone_frontends: Vec<FrontendKeyV4>,
+    /// What an interrupted change left under a number that is to be used.
+    pub gone_first: Vec<(u32, Vec<Rule>)>,
+    /// Whole sets of source rules, under numbers that no frontend uses yet.
+    pub rules: Vec<(u32, Vec<Rule>)>,
+    pub frontends: Vec<(FrontendKey, Frontend)>,
+    pub gone_frontends: Vec<FrontendKey>,
+    pub gone_rules: Vec<(u32, Vec<Rule>)>,
     pub gone_tables: Vec<u32>,
     pub retired: Vec<Backend>,
     /// Slots that changed hands, by service identity.
@@ -129,9 +198,11 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
                 None => indices.backend(&mut next.retired)?,
             };
             let value = Backend {
-                addr: b.addr,
+                v4: b.v4,
+                v6: b.v6,
+                ifindex_v4: b.ifindex_v4,
+                ifindex_v6: b.ifindex_v6,
                 id: id.0,
-                ifindex: b.ifindex,
                 flags: b.flags,
                 service: index,
             };
@@ -147,15 +218,31 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
         if moved > 0 {
             plan.moved.insert(want.identity, moved);
         }
+        let rules = rules(want, index, loaded, &mut plan);
+        if rules != 0 {
+            next.rules.insert(rules, want.rules.clone());
+        }
         for (key, port) in &want.frontends {
+            let before = loaded.frontends.get(key);
+            let empty_since = before.map(|f| f.refuse_at).filter(|at| *at != 0);
             let value = Frontend {
                 service: index,
-                mask: want.mask,
                 ttl: want.ttl,
+                rules,
+                interval: want.interval,
+                refuse_at: if members.is_empty() {
+                    empty_since.unwrap_or(build.now + GAP)
+                } else {
+                    0
+                },
                 port: *port,
-                zero: [0; 2],
+                prefix: match key {
+                    FrontendKey::V4(_) => addr::V4_PREFIX + want.prefix.v4,
+                    FrontendKey::V6(_) => want.prefix.v6,
+                },
+                zero: 0,
             };
-            if loaded.frontends.get(key) != Some(&value) {
+            if before != Some(&value) {
                 plan.frontends.push((*key, value));
             }
             next.frontends.insert(*key, value);
@@ -169,6 +256,12 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
 
     plan.gone_frontends =
         loaded.frontends.keys().filter(|k| !next.frontends.contains_key(*k)).copied().collect();
+    plan.gone_rules = loaded
+        .rules
+        .iter()
+        .filter(|(number, _)| !next.rules.contains_key(*number))
+        .map(|(number, rules)| (*number, rules.clone()))
+        .collect();
     for (identity, old) in &loaded.services {
         let kept = next.services.get(identity);
         if kept.is_none() {
@@ -184,6 +277,25 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
         }
     }
     Ok((plan, next))
+}
+
+/// The number of a service's source rules; what changed goes under its other number, so that no packet sees a half of it.
+fn rules(want: &DesiredService, index: u32, loaded: &Loaded, plan: &mut Plan) -> u32 {
+    if want.rules.is_empty() {
+        return 0;
+    }
+    let numbers = [2 * index + 2, 2 * index + 3];
+    let there = |number: &&u32| loaded.rules.get(*number) == Some(&want.rules);
+    if let Some(same) = numbers.iter().find(there) {
+        return *same;
+    }
+    let used = |number: u32| loaded.frontends.values().any(|f| f.rules == number);
+    let number = if used(numbers[0]) { numbers[1] } else { numbers[0] };
+    if let Some(left) = loaded.rules.get(&number) {
+        plan.gone_first.push((number, left.clone()));
+    }
+    plan.rules.push((number, want.rules.clone()));
+    number
 }
 
 /// The slots of a service: what the members give, and marked where a change moved them.

@@ -1,6 +1,6 @@
 //! The loop: waits for a change of what was found or of this node's addresses and links, commits it, says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,7 +16,7 @@ use super::frontends::{self, Occupied, Resolved};
 use super::plan::{self, Build, Loaded, Plan};
 use super::settle::Survey;
 use super::{Census, FrontendInForce, InForce, InForceService, Names, Path};
-use crate::model::{LabelError, Snapshot};
+use crate::model::{Frontend, LabelError, Snapshot};
 use crate::provider::Found;
 
 /// How often hooks are looked after, and failed commits tried again, when nothing changes.
@@ -117,15 +117,15 @@ impl Reconciler {
             None => vec![Resolved::default(); services.len()],
         };
         // A refused change leaves layer 4 as it is; layer 7 goes on with what was found.
-        let (errors, plan, after) = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
+        let (errors, relayed, plan, after) = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
             error!(error = %e, "the data path refused a change; layer 4 stays as it is, the next try is in {} s", UPKEEP.as_secs());
-            (NodeErrors::default(), Plan::default(), self.loaded.clone())
+            (NodeErrors::default(), HashSet::new(), Plan::default(), self.loaded.clone())
         });
         let took = event_at.elapsed();
         let before = std::mem::replace(&mut self.loaded, after);
         let basis = Basis {
             snapshot: Arc::clone(&found.snapshot),
-            services: self.in_force(found, resolved, errors),
+            services: self.in_force(found, resolved, errors, &relayed),
         };
         if self.last.as_ref() == Some(&basis) && plan.is_empty() {
             return None;
@@ -149,13 +149,13 @@ impl Reconciler {
         inputs: &mut Inputs,
         found: &Found,
         resolved: &[Resolved],
-    ) -> Result<(NodeErrors, Plan, Loaded), super::Error> {
+    ) -> Result<(NodeErrors, HashSet<Frontend>, Plan, Loaded), super::Error> {
         let Some(data_path) = &mut inputs.data_path else {
-            return Ok((HashMap::new(), Plan::default(), Loaded::default()));
+            return Ok((HashMap::new(), HashSet::new(), Plan::default(), Loaded::default()));
         };
         let services = &found.snapshot.services;
         let reach = data_path.reach(&desired::addresses(services))?;
-        let Wanted { desired, names, errors } =
+        let Wanted { desired, names, errors, relayed } =
             desired::wanted(services, resolved, &reach, inputs.hash_key);
         let rekeyed = data_path.rekeyed();
         let build = Build { table_size: data_path.table_size(), now: now(), rekeyed };
@@ -163,7 +163,7 @@ impl Reconciler {
             plan::diff(&self.loaded, &desired, build).map_err(|e| super::Error(e.to_string()))?;
         data_path.apply(&plan, &after, &names)?;
         self.names = names;
-        Ok((errors, plan, after))
+        Ok((errors, relayed, plan, after))
     }
 
     /// Looks through the client records: slots that nobody disputes settle, records that stand for nothing go.
@@ -179,6 +179,8 @@ impl Reconciler {
         data_path.records(&mut |known| survey.visit(known))?;
         let found = survey.finish();
         data_path.forget(&found.stale)?;
+        let backends = self.loaded.services.values().flat_map(|s| s.backends.values());
+        data_path.sweep(&backends.map(|b| b.id).collect(), now())?;
         let mut plan = Plan::default();
         let mut after = self.loaded.clone();
         for (identity, slots) in found.tables {
@@ -200,6 +202,7 @@ impl Reconciler {
         found: &Found,
         resolved: Vec<Resolved>,
         mut errors: NodeErrors,
+        relayed: &HashSet<Frontend>,
     ) -> Vec<InForceService> {
         let services = &found.snapshot.services;
         let per_service = services.iter().zip(resolved).enumerate();
@@ -214,7 +217,7 @@ impl Reconciler {
                         .map(|(frontend, target)| FrontendInForce {
                             frontend,
                             target,
-                            path: Path::Xdp,
+                            path: if relayed.contains(&frontend) { Path::Relay } else { Path::Xdp },
                         })
                         .collect(),
                     slots: self.slots(service),

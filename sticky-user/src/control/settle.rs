@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sticky_common::types::{BackendId, ClientKeyV4, ClientKeyV6, Record, Slot, tick};
+use sticky_common::types::{BackendId, ClientKey, Record, Slot, tick};
 
 use super::plan::{Loaded, LoadedService};
 
@@ -12,22 +12,6 @@ use super::plan::{Loaded, LoadedService};
 const AFTER_MOVE: u32 = tick::from_secs(300);
 /// Ticks that a record is kept for established connections, however short the affinity time: 3 h of silence (P2).
 const SILENCE: u32 = tick::from_secs(3 * 3600);
-
-/// The key of a record, of either family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientKey {
-    V4(ClientKeyV4),
-    V6(ClientKeyV6),
-}
-
-impl ClientKey {
-    const fn service(&self) -> u32 {
-        match self {
-            Self::V4(key) => key.service,
-            Self::V6(key) => key.service,
-        }
-    }
-}
 
 /// A client's record, and the slot its address has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,7 +70,7 @@ impl<'a> Survey<'a> {
 
     /// Takes note of one record.
     pub fn visit(&mut self, known: &Known) {
-        let Some(service) = self.services.get_mut(&known.key.service()) else {
+        let Some(service) = self.services.get_mut(&known.key.service) else {
             self.stale.push(*known);
             return;
         };
@@ -140,9 +124,11 @@ mod tests {
 
     fn backend(index: u32) -> Backend {
         Backend {
-            addr: [0; 16],
+            v4: [0; 4],
+            v6: [0; 4],
+            ifindex_v4: 1,
+            ifindex_v6: 1,
             id: BackendId::new(index, 1).0,
-            ifindex: 1,
             flags: Backend::ALIVE,
             service: 3,
         }
@@ -163,7 +149,7 @@ mod tests {
 
     fn known(addr: u8, slot: u32, ids: [u32; 4], seen: u32) -> Known {
         Known {
-            key: ClientKey::V4(ClientKeyV4 { service: 3, addr: [0, 0, 0, addr] }),
+            key: ClientKey { service: 3, addr: [u32::from(addr); 4] },
             slot,
             record: Record { backends: ids, seen, zero: 0 },
         }
@@ -199,10 +185,8 @@ mod tests {
     #[test]
     fn what_stands_for_nothing_is_stale() {
         let gone = BackendId::new(0, 2).0;
-        let elsewhere = Known {
-            key: ClientKey::V6(ClientKeyV6 { service: 9, addr: [0; 16] }),
-            ..known(1, 0, [ON_0; 4], 2000)
-        };
+        let elsewhere =
+            Known { key: ClientKey { service: 9, addr: [0; 4] }, ..known(1, 0, [ON_0; 4], 2000) };
         let old = known(2, 1, [ON_0, 0, 0, 0], 2000);
         let records = [known(1, 1, [gone, 0, 0, 0], 2000 + SILENCE), elsewhere, old];
         let found = survey(&records, 2001 + SILENCE);

@@ -9,11 +9,11 @@ use aya::maps::MapData;
 use sticky_common::hash::HashKey;
 use sticky_common::maglev;
 use sticky_common::maps::MAX_SERVICES;
-use sticky_common::types::{Backend, BackendId};
+use sticky_common::types::{Backend, BackendId, RuleKey};
 
 use super::load::Maps;
 use super::sys;
-use crate::control::plan::{Loaded, LoadedService};
+use crate::control::plan::{FrontendKey, Loaded, LoadedService, Rule};
 
 /// Where the mark of the hash key is kept.
 pub const KEY_MARK: u32 = MAX_SERVICES - 1;
@@ -27,9 +27,19 @@ pub fn key_mark(key: HashKey) -> u64 {
 /// The maps' contents, as the plan knows them.
 pub fn read(maps: &Maps) -> io::Result<Loaded> {
     let mut loaded = Loaded::default();
-    maps.frontends.for_each(CHUNK, |key, value| {
-        loaded.frontends.insert(*key, *value);
+    maps.frontends_v4.for_each(CHUNK, |key, value| {
+        loaded.frontends.insert(FrontendKey::V4(*key), *value);
     })?;
+    maps.frontends_v6.for_each(CHUNK, |key, value| {
+        loaded.frontends.insert(FrontendKey::V6(*key), *value);
+    })?;
+    maps.rules.for_each(CHUNK, |key, admits| {
+        let (bits, RuleKey { rules, addr }) = (key.prefix_len(), key.data());
+        let prefix = bits.saturating_sub(RuleKey::RULES_BITS) as u8;
+        let rule = Rule { addr, prefix, admits: *admits != 0 };
+        loaded.rules.entry(u32::from_be_bytes(rules)).or_default().push(rule);
+    })?;
+    loaded.rules.values_mut().for_each(|rules| rules.sort_unstable());
     let mut identities = HashMap::new();
     maps.backend_ids.for_each(CHUNK, |index, identity| {
         if *identity != 0 {

@@ -1,7 +1,7 @@
 //! Answers for clients from the loaded tables and records, for the proxy and for `where`.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -11,14 +11,13 @@ use sticky_common::decide::{self, Clock, World};
 use sticky_common::hash::{self, HashKey};
 use sticky_common::maglev;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Backend, BackendId, ClientKeyV4, ClientKeyV6, Record, Slot};
+use sticky_common::types::{Addr, Backend, BackendId, ClientKey, Record, Slot, addr};
 use tracing::debug;
 
 use super::load::Maps;
 use super::sys;
 use crate::clients::{Choice, ClientTable};
 use crate::control::plan::{Loaded, LoadedService};
-use crate::control::settle::ClientKey;
 use crate::control::{ClientRules, Names, reconcile};
 use crate::model::IpPrefix;
 
@@ -113,6 +112,14 @@ impl World for Loads {
     }
 }
 
+/// The hash of a client, by its masked address in the form of both families.
+pub fn hash_of(key: HashKey, addr: &Addr) -> u64 {
+    match Ipv6Addr::from(addr::bytes(addr)).to_ipv4_mapped() {
+        Some(_) => hash::client_v4(key, addr::v4(addr)),
+        None => hash::client_v6(key, addr::bytes(addr)),
+    }
+}
+
 /// Answers for clients, over the maps.
 pub struct Clients {
     maps: Arc<Maps>,
@@ -126,29 +133,22 @@ impl Clients {
     }
 
     /// The client that an address stands for, with the hash of it.
-    fn client(&self, service: &Service, addr: IpAddr) -> (ClientKey, u64) {
+    fn client(&self, service: &Service, client: IpAddr) -> (ClientKey, u64) {
         let IpPrefix { v4, v6 } = service.rules.prefix;
-        match addr.to_canonical() {
-            IpAddr::V4(addr) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(v4.min(32))).unwrap_or(0);
-                let addr = (addr.to_bits() & mask).to_be_bytes();
-                let key = ClientKeyV4 { service: service.index, addr };
-                (ClientKey::V4(key), hash::client_v4(self.key, addr))
+        let addr = match client.to_canonical() {
+            IpAddr::V4(client) => {
+                addr::masked(&addr::mapped(client.octets()), addr::V4_PREFIX + v4)
             }
-            IpAddr::V6(addr) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(v6.min(128))).unwrap_or(0);
-                let addr = (addr.to_bits() & mask).to_be_bytes();
-                let key = ClientKeyV6 { service: service.index, addr };
-                (ClientKey::V6(key), hash::client_v6(self.key, addr))
-            }
-        }
+            IpAddr::V6(client) => addr::masked(&addr::from_bytes(client.octets()), v6),
+        };
+        (ClientKey { service: service.index, addr }, hash_of(self.key, &addr))
     }
 
     fn record(&self, key: &ClientKey) -> Option<Record> {
-        let read = match key {
-            ClientKey::V4(key) => self.maps.clients_v4.get(key),
-            ClientKey::V6(key) => self.maps.clients_v6.get(key),
-        };
+        let read = self.maps.clients.get(key).and_then(|known| match known {
+            Some(known) => Ok(Some(known)),
+            None => self.maps.candidates.get(key),
+        });
         read.unwrap_or_else(|e| {
             debug!(error = %e, "cannot read a client record");
             None
@@ -156,11 +156,8 @@ impl Clients {
     }
 
     fn write(&self, key: &ClientKey, record: &Record) {
-        let written = match key {
-            ClientKey::V4(key) => self.maps.clients_v4.set(key, record),
-            ClientKey::V6(key) => self.maps.clients_v6.set(key, record),
-        };
-        if let Err(e) = written {
+        // Who asks for it has a connection of the client.
+        if let Err(e) = self.maps.clients.set(key, record) {
             debug!(error = %e, "cannot write a client record");
         }
     }

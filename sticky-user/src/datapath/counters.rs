@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aya::maps::PerCpuValues;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Record, Traffic};
+use sticky_common::types::{ClientKey, Record, Traffic};
 
 use super::clients::Index;
 use super::load::{Maps, chain};
@@ -67,8 +67,15 @@ impl DataPathView for View {
 
 /// The commonest outcome has no counter of its own: it is what went to the backends for no other reason.
 fn hashed(outcomes: &mut [(Outcome, u64)], forwarded: u64) {
-    let chosen =
-        [Outcome::Recorded, Outcome::New, Outcome::Pinned, Outcome::Repinned, Outcome::Expired];
+    let chosen = [
+        Outcome::Recorded,
+        Outcome::New,
+        Outcome::Pinned,
+        Outcome::Repinned,
+        Outcome::Expired,
+        Outcome::Fragment,
+        Outcome::IcmpError,
+    ];
     let others: u64 = outcomes.iter().filter(|(o, _)| chosen.contains(o)).map(|(_, n)| n).sum();
     if let Some((_, count)) = outcomes.iter_mut().find(|(o, _)| *o == Outcome::Hash) {
         *count = forwarded.saturating_sub(others);
@@ -89,11 +96,11 @@ pub fn reset(maps: &Maps, index: u32) -> io::Result<()> {
 /// Counts the client records, by service and by newest backend.
 pub fn census(maps: &Maps) -> io::Result<Census> {
     let mut census = Census::default();
-    let mut count = |service: u32, record: &Record| {
-        *census.services.entry(service).or_default() += 1;
+    let mut count = |key: &ClientKey, record: &Record| {
+        *census.services.entry(key.service).or_default() += 1;
         *census.backends.entry(record.backends[0]).or_default() += 1;
     };
-    maps.clients_v4.for_each(CHUNK, |key, record| count(key.service, record))?;
-    maps.clients_v6.for_each(CHUNK, |key, record| count(key.service, record))?;
+    maps.clients.for_each(CHUNK, &mut count)?;
+    maps.candidates.for_each(CHUNK, &mut count)?;
     Ok(census)
 }

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use aya::maps::lpm_trie::Key as Prefix;
 use sticky_common::hash::{self, HashKey};
-use sticky_common::types::BackendId;
+use sticky_common::types::{BackendId, ClientKey, Record, RuleKey};
 
 use super::Settings;
 use super::adopt;
 use super::attach::Hooks;
-use super::clients::Index;
+use super::clients::{Index, hash_of};
 use super::counters;
 use super::load::{self, Maps};
 use super::netlink::{Link, Netlink};
 use super::sys;
-use crate::control::plan::{Loaded, Plan};
-use crate::control::settle::{ClientKey, Known};
+use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
+use crate::control::settle::Known;
 use crate::control::{Census, DataPath, Error, Names, Reach};
 
 /// Writes the maps; there is one.
@@ -89,11 +90,28 @@ impl Executor {
         let (indices, fds): (Vec<u32>, Vec<u32>) =
             tables.iter().map(|(s, t)| (*s, t.as_raw_fd() as u32)).unzip();
         maps.tables.set_all(&indices, &fds)?;
+        for (number, rules) in &plan.gone_first {
+            rules.iter().try_for_each(|rule| maps.rules.delete(&rule_key(*number, rule)))?;
+        }
+        for (number, rules) in &plan.rules {
+            let set =
+                |rule: &Rule| maps.rules.set(&rule_key(*number, rule), &u32::from(rule.admits));
+            rules.iter().try_for_each(set)?;
+        }
         for (key, frontend) in &plan.frontends {
-            maps.frontends.set(key, frontend)?;
+            match key {
+                FrontendKey::V4(key) => maps.frontends_v4.set(key, frontend)?,
+                FrontendKey::V6(key) => maps.frontends_v6.set(key, frontend)?,
+            }
         }
         for key in &plan.gone_frontends {
-            maps.frontends.delete(key)?;
+            match key {
+                FrontendKey::V4(key) => maps.frontends_v4.delete(key)?,
+                FrontendKey::V6(key) => maps.frontends_v6.delete(key)?,
+            }
+        }
+        for (number, rules) in &plan.gone_rules {
+            rules.iter().try_for_each(|rule| maps.rules.delete(&rule_key(*number, rule)))?;
         }
         for service in &plan.gone_tables {
             maps.tables.delete(service)?;
@@ -164,27 +182,35 @@ impl DataPath for Executor {
     }
 
     fn records(&self, each: &mut dyn FnMut(&Known)) -> Result<(), Error> {
-        let slot = |hash| hash::slot(hash, self.table_size);
-        let v4 = self.maps.clients_v4.for_each(counters::CHUNK, |key, record| {
-            let slot = slot(hash::client_v4(self.hash_key, key.addr));
-            each(&Known { key: ClientKey::V4(*key), slot, record: *record });
-        });
-        v4.and_then(|()| {
-            self.maps.clients_v6.for_each(counters::CHUNK, |key, record| {
-                let slot = slot(hash::client_v6(self.hash_key, key.addr));
-                each(&Known { key: ClientKey::V6(*key), slot, record: *record });
-            })
-        })
-        .map_err(|e| failed("read the client records", &e))
+        let mut show = |key: &ClientKey, record: &Record| {
+            let slot = hash::slot(hash_of(self.hash_key, &key.addr), self.table_size);
+            each(&Known { key: *key, slot, record: *record });
+        };
+        let known = self.maps.clients.for_each(counters::CHUNK, &mut show);
+        known
+            .and_then(|()| self.maps.candidates.for_each(counters::CHUNK, &mut show))
+            .map_err(|e| failed("read the client records", &e))
     }
 
     fn forget(&self, stale: &[Known]) -> Result<(), Error> {
         // Its client may have come back meanwhile, and a connection without a record would move with the next change.
-        let forget = |known: &Known| match &known.key {
-            ClientKey::V4(key) => self.maps.clients_v4.delete_if(key, &known.record),
-            ClientKey::V6(key) => self.maps.clients_v6.delete_if(key, &known.record),
+        let forget = |known: &Known| {
+            self.maps.clients.delete_if(&known.key, &known.record)?;
+            self.maps.candidates.delete_if(&known.key, &known.record)
         };
         stale.iter().try_for_each(forget).map_err(|e| failed("remove client records", &e))
+    }
+
+    fn sweep(&self, living: &HashSet<u32>, now: u32) -> Result<(), Error> {
+        let mut over = Vec::new();
+        let read = self.maps.flows.for_each(counters::CHUNK, |key, flow| {
+            if !living.contains(&flow.backend) || !flow.lives(key.proto, now) {
+                over.push((*key, *flow));
+            }
+        });
+        // One that changed meanwhile is not over.
+        read.and_then(|()| over.iter().try_for_each(|(k, f)| self.maps.flows.delete_if(k, f)))
+            .map_err(|e| failed("remove the flows that are over", &e))
     }
 
     fn table_size(&self) -> u32 {
@@ -194,6 +220,11 @@ impl DataPath for Executor {
     fn rekeyed(&self) -> bool {
         self.rekeyed
     }
+}
+
+fn rule_key(number: u32, rule: &Rule) -> Prefix<RuleKey> {
+    let bits = RuleKey::RULES_BITS + u32::from(rule.prefix);
+    Prefix::new(bits, RuleKey { rules: number.to_be_bytes(), addr: rule.addr })
 }
 
 fn device(reach: &Reach) -> Option<u32> {

@@ -4,13 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 
+use aya::maps::lpm_trie::Key as Prefix;
 use aya::maps::{Map as AyaMap, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
 use sticky_common::maps;
 use sticky_common::types::{
-    Backend, ClientKeyV4, ClientKeyV6, Frontend, FrontendKeyV4, Record, Slot, Traffic,
+    Backend, ClientKey, Flow, FlowKey, Frontend, FrontendKeyV4, FrontendKeyV6, Record, RuleKey,
+    Slot, Traffic,
 };
 
 use tokio::runtime::Handle;
@@ -24,13 +26,16 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// All that user space works with.
 pub struct Maps {
-    pub frontends: Map<FrontendKeyV4, Frontend>,
+    pub frontends_v4: Map<FrontendKeyV4, Frontend>,
+    pub frontends_v6: Map<FrontendKeyV6, Frontend>,
     /// Values are descriptors when written, ids when read.
     pub tables: Map<u32, u32>,
     pub table_size: u32,
     pub backends: Map<u32, Backend>,
-    pub clients_v4: Map<ClientKeyV4, Record>,
-    pub clients_v6: Map<ClientKeyV6, Record>,
+    pub clients: Map<ClientKey, Record>,
+    pub candidates: Map<ClientKey, Record>,
+    pub flows: Map<FlowKey, Flow>,
+    pub rules: Map<Prefix<RuleKey>, u32>,
     pub service_ids: Map<u32, u64>,
     pub backend_ids: Map<u32, u64>,
     /// Behind a lock, since aya sets only through `&mut`.
@@ -67,20 +72,26 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         .override_global("HASH_K0", &settings.hash_key.k0, true)
         .override_global("HASH_K1", &settings.hash_key.k1, true)
         .override_global(aya_log::LEVEL, &log_level, false)
-        .map_max_entries(maps::CLIENTS_V4, settings.max_clients)
-        .map_max_entries(maps::CLIENTS_V6, settings.max_clients)
-        .map_max_entries(maps::FLOWS_V4, settings.max_clients)
+        .map_max_entries(maps::CLIENTS, settings.max_clients)
+        .map_max_entries(maps::FLOWS, settings.max_clients)
         .map_pin_path(maps::TABLES, pins.map(&tables_name));
     for name in [
         maps::FRONTENDS_V4,
+        maps::FRONTENDS_V6,
         maps::BACKENDS,
         maps::BACKEND_STATS,
         maps::OUTCOMES,
         maps::SERVICE_IDS,
         maps::BACKEND_IDS,
-        maps::CLIENTS_V4,
-        maps::CLIENTS_V6,
-        maps::FLOWS_V4,
+        maps::CLIENTS,
+        maps::CANDIDATES,
+        maps::FLOWS,
+        maps::TRANSIENT,
+        maps::HANDSHAKES,
+        maps::FRAGMENTS,
+        maps::RULES,
+        maps::RATES,
+        maps::ANSWERS,
     ] {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -97,12 +108,15 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         .map_err(|e| Error::failed("the kernel refused a program of sticky", chain(&e)))?;
     }
     let maps = Maps {
-        frontends: open(&mut ebpf, maps::FRONTENDS_V4)?,
+        frontends_v4: open(&mut ebpf, maps::FRONTENDS_V4)?,
+        frontends_v6: open(&mut ebpf, maps::FRONTENDS_V6)?,
         tables: open(&mut ebpf, maps::TABLES)?,
         table_size: settings.table_size,
         backends: open(&mut ebpf, maps::BACKENDS)?,
-        clients_v4: open(&mut ebpf, maps::CLIENTS_V4)?,
-        clients_v6: open(&mut ebpf, maps::CLIENTS_V6)?,
+        clients: open(&mut ebpf, maps::CLIENTS)?,
+        candidates: open(&mut ebpf, maps::CANDIDATES)?,
+        flows: open(&mut ebpf, maps::FLOWS)?,
+        rules: open(&mut ebpf, maps::RULES)?,
         service_ids: open(&mut ebpf, maps::SERVICE_IDS)?,
         backend_ids: open(&mut ebpf, maps::BACKEND_IDS)?,
         backend_stats: Mutex::new(open_per_cpu(&mut ebpf, maps::BACKEND_STATS)?),
@@ -158,7 +172,11 @@ fn open<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Map<K, V>, Error>
         .take_map(name)
         .ok_or_else(|| Error::failed(format!("map {name}"), "not in the object"))?;
     let data = match map {
-        AyaMap::HashMap(m) | AyaMap::LruHashMap(m) | AyaMap::Array(m) | AyaMap::ArrayOfMaps(m) => m,
+        AyaMap::HashMap(m)
+        | AyaMap::LruHashMap(m)
+        | AyaMap::LpmTrie(m)
+        | AyaMap::Array(m)
+        | AyaMap::ArrayOfMaps(m) => m,
         _ => return Err(Error::failed(format!("map {name}"), "is of another kind than expected")),
     };
     let fd = data.fd().as_fd().try_clone_to_owned();

@@ -244,6 +244,7 @@ fn backend(
         name: container.name.clone(),
         addr: ip.map(|ip| SocketAddr::new(ip, port)),
         node: String::new(),
+        addr_v6: None,
         layer4: !container.on_host,
         weight: 1,
         state,

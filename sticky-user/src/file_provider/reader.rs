@@ -185,6 +185,7 @@ impl Reader {
             name,
             addr: Some(addr),
             node: String::new(),
+            addr_v6: None,
             layer4: true,
             weight,
             state,

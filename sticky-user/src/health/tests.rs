@@ -16,6 +16,7 @@ fn service(addr: SocketAddr, path: Option<&str>) -> Service {
         name: "demo.1".to_owned(),
         addr: Some(addr),
         node: String::new(),
+        addr_v6: None,
         layer4: true,
         weight: 1,
         state: State::Up,

@@ -14,7 +14,7 @@ const PENDING: [(&str, &str); 4] = [
 ];
 
 /// Kept by the proxy, and not yet for connections that it never sees.
-const NOT_AT_LAYER_4: [&str; 4] = [label::ALLOW, label::DENY, label::RATE, label::MAX_CONNECTIONS];
+const NOT_AT_LAYER_4: [&str; 1] = [label::MAX_CONNECTIONS];
 
 /// Reports the labels that are set and do nothing.
 pub(super) fn report(

@@ -120,8 +120,9 @@ fn what_is_not_served_yet_is_read_and_said_so() {
         assert!(reading.errors[0].message.starts_with("is not served yet"), "{name}");
     }
     assert_eq!(reading(&[(label::SSL_BACKEND, "false")]).errors, []);
-    let filtered = reading(&[(label::IP_HASH, "true"), (label::DENY, "198.51.100.0/24")]);
-    assert!(filtered.errors[0].message.contains("layer 4"), "{:?}", filtered.errors);
+    let limited = reading(&[(label::IP_HASH, "true"), (label::MAX_CONNECTIONS, "9")]);
+    assert!(limited.errors[0].message.contains("layer 4"), "{:?}", limited.errors);
+    assert_eq!(reading(&[(label::IP_HASH, "true"), (label::DENY, "198.51.100.0/24")]).errors, []);
 }
 
 #[test]

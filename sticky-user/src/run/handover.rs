@@ -1,6 +1,6 @@
 //! One sticky succeeds another: the maps have one writer at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -124,6 +124,11 @@ impl<D: DataPath> DataPath for Holdable<D> {
     fn forget(&self, stale: &[Known]) -> Result<(), Error> {
         let _free = self.hold.free()?;
         self.inner.forget(stale)
+    }
+
+    fn sweep(&self, living: &HashSet<u32>, now: u32) -> Result<(), Error> {
+        let _free = self.hold.free()?;
+        self.inner.sweep(living, now)
     }
 
     fn table_size(&self) -> u32 {

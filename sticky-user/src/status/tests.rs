@@ -14,6 +14,7 @@ pub(crate) fn backend(id: &str, name: &str, state: State) -> Backend {
         name: name.into(),
         addr: Some("172.18.0.3:8080".parse().unwrap()),
         node: "host1".into(),
+        addr_v6: None,
         layer4: true,
         weight: 1,
         state,

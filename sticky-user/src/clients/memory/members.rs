@@ -87,7 +87,7 @@ impl Members {
 
 /// Each backend at the index it had, new ones at free indices in another generation.
 fn place(backends: &[model::Backend], previous: Option<&Members>) -> Vec<Place> {
-    let blank = Backend { addr: [0; 16], id: 0, ifindex: 0, flags: 0, service: 0 };
+    let blank = Backend::default();
     let mut wanted: HashMap<&str, ()> = backends.iter().map(|b| (b.id.as_str(), ())).collect();
     let mut places: Vec<Place> = Vec::with_capacity(backends.len());
     for old in previous.map(|p| p.places.as_slice()).unwrap_or_default() {

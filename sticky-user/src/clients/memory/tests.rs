@@ -9,6 +9,7 @@ fn task(id: &str, state: State) -> Task {
         id: id.to_owned(),
         name: id.to_owned(),
         addr: Some(([198, 51, 100, 1], 80).into()),
+        addr_v6: None,
         layer4: true,
         node: String::new(),
         weight: 1,

@@ -7,20 +7,29 @@ fn want(service: u64, backends: &[(u64, u32)], port: u16) -> DesiredService {
     DesiredService {
         identity: service,
         ttl: 10,
-        mask: [255; 4],
+        prefix: IpPrefix { v4: 32, v6: 64 },
+        interval: 0,
+        rules: Vec::new(),
         backends: backends
             .iter()
             .map(|(id, weight)| DesiredBackend {
                 identity: *id,
                 member: id.wrapping_mul(0x9e37_79b9_7f4a_7c15),
-                addr: [*id as u8; 16],
-                ifindex: 1,
+                v4: [*id as u8; 4],
+                v6: [0; 4],
+                ifindex_v4: 1,
+                ifindex_v6: 0,
                 flags: UP,
                 weight: *weight,
             })
             .collect(),
         frontends: vec![(
-            FrontendKeyV4 { addr: [198, 51, 100, 1], port: port.to_be_bytes(), proto: 6, zero: 0 },
+            FrontendKey::V4(FrontendKeyV4 {
+                addr: [198, 51, 100, 1],
+                port: port.to_be_bytes(),
+                proto: 6,
+                zero: 0,
+            }),
             [31, 144],
         )],
     }
@@ -39,7 +48,7 @@ fn step(loaded: &Loaded, services: Vec<DesiredService>, now: u32) -> (Plan, Load
 struct Maps {
     backends: HashMap<u32, Backend>,
     tables: HashMap<u32, Arc<[Slot]>>,
-    frontends: HashMap<FrontendKeyV4, Frontend>,
+    frontends: HashMap<FrontendKey, Frontend>,
 }
 
 impl Maps {
