@@ -184,24 +184,27 @@ fn converse(mut stream: TcpStream, state: &State) -> Option<()> {
     }
 }
 
+/// A line, whatever bytes are in it.
+fn line(reader: &mut impl BufRead) -> Option<String> {
+    let mut bytes = Vec::new();
+    reader.read_until(b'\n', &mut bytes).ok().filter(|length| *length > 0)?;
+    Some(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
 fn read(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) -> Option<Request> {
-    let mut first = String::new();
-    if reader.read_line(&mut first).ok()? == 0 {
-        return None;
-    }
+    let first = line(reader)?;
     let mut words = first.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut head = vec![first.trim().to_owned()];
+    let mut head = vec![first.clone()];
     if method == "PROXY" {
         return Some(Request { method, target, head, body: Vec::new() });
     }
     loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        match line.trim() {
-            "" => break,
-            line => head.push(line.to_owned()),
+        let line = line(reader)?;
+        if line.is_empty() {
+            break;
         }
+        head.push(line);
     }
     let mut request = Request { method, target, head, body: Vec::new() };
     if request.all("expect").next().is_some() {

@@ -25,6 +25,9 @@ const TESTS: [Tool; 1] = [("curl", &["curl"])];
 /// Shows the tests what rules there are.
 const RULES: [Tool; 1] = [("nft", &["nftables"])];
 
+/// What libFuzzer is compiled with.
+const FUZZING: [Tool; 1] = [("c++", &["g++"])];
+
 /// What `cargo xtask run` needs for the lab.
 pub(crate) fn for_lab(mode: Install) -> Result<()> {
     for tools in [&NETWORK[..], &TESTS[..]] {
@@ -45,6 +48,11 @@ pub(crate) fn for_tests(mode: Install) -> Result<()> {
         ensure(tools, "the tests", mode)?;
     }
     Ok(())
+}
+
+/// What `cargo xtask fuzz` needs.
+pub(crate) fn for_fuzzing(mode: Install) -> Result<()> {
+    ensure(&FUZZING, "fuzzing", mode)
 }
 
 fn ensure(tools: &[Tool], why: &str, mode: Install) -> Result<()> {

@@ -4,6 +4,7 @@ mod apt;
 mod build;
 mod ci;
 mod docker;
+mod fuzz;
 mod host;
 mod image;
 mod progress;
@@ -56,6 +57,8 @@ enum Verb {
     Image,
     /// Check who imports what
     Tidy,
+    /// Feed a TARGET of tests/fuzz, or each in turn, with inputs that somebody might send
+    Fuzz(fuzz::FuzzArgs),
     /// Everything that CI checks: format, lints, import rules, documentation, licences, all tests
     Ci,
 }
@@ -81,6 +84,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Image => image::build()
             .map(|demo| say(&format!("built {} ({})", demo.image.display(), image::TAG))),
         Verb::Tidy => tidy::run(),
+        Verb::Fuzz(args) => fuzz::run(&args, mode),
         Verb::Ci => ci::run(mode),
     }
 }
