@@ -87,9 +87,7 @@ fn one(
         reason: reason.to_owned(),
         path: path.as_str().to_owned(),
     };
-    if !service.backends.iter().any(|backend| backend.state.takes_new()) {
-        return answer(None, Outcome::NoBackend.as_str());
-    }
+    let new = service.backends.iter().any(|backend| backend.state.takes_new());
     // A cookie comes first, and only requests have one.
     if let Some(CookieView { reason, backend }) = cookie {
         let named = backend.filter(|_| reason == Reason::Pinned);
@@ -101,12 +99,12 @@ fn one(
                 ..answer(Some(located(backend)), reason)
             };
         }
-        if !service.config.ip_hash {
+        if !service.config.ip_hash && new {
             return answer(None, reason.as_str());
         }
     }
     if !service.config.ip_hash {
-        return answer(None, Outcome::New.as_str());
+        return answer(None, if new { Outcome::New } else { Outcome::NoBackend }.as_str());
     }
     let Some(Choice { backend, reason }) = clients.look(&service.id, client) else {
         return answer(None, Outcome::NoBackend.as_str());

@@ -29,7 +29,7 @@ fn line(process: &Process, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Va
 }
 
 /// One request with more header lines; the whole answer.
-fn ask(to: SocketAddr, path: &str, more: &str) -> anyhow::Result<String> {
+pub fn ask(to: SocketAddr, path: &str, more: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(to)?;
     stream.set_read_timeout(Some(LIMIT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: demo.local\r\nconnection: close\r\n{more}\r\n")?;

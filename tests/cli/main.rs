@@ -2,6 +2,7 @@
 
 mod access_log;
 mod configuration;
+mod keys;
 mod labels;
 mod life;
 mod node;

@@ -48,6 +48,31 @@ fn a_backend_that_refuses_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn after_fail_timeout_it_is_tried_again() {
+    let backends = two();
+    let edit = |c: &mut sticky::model::ServiceConfig| {
+        c.max_fails = 1;
+        c.fail_timeout = Duration::from_millis(400);
+    };
+    let bench = Bench::new(vec![service("s", &backends.each_ref(), edit)]);
+    let retries = || bench.proxy.service("s").unwrap().retries();
+    backends[0].kill();
+    let began = Instant::now();
+    while retries() == 0 {
+        assert_eq!(get(bench.addr, "/", &[]).status, 200);
+    }
+    while began.elapsed() < Duration::from_millis(300) {
+        assert_eq!(get(bench.addr, "/", &[]).status, 200);
+    }
+    assert_eq!(retries(), 1, "left alone meanwhile");
+    std::thread::sleep(Duration::from_millis(200));
+    while retries() == 1 && began.elapsed() < Duration::from_secs(5) {
+        assert_eq!(get(bench.addr, "/", &[]).status, 200);
+    }
+    assert_eq!(retries(), 2);
+}
+
+#[test]
 fn a_pinned_client_moves_off_a_killed_backend_without_an_error() {
     let backends = two();
     let all = backends.each_ref();

@@ -1,3 +1,6 @@
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use sticky::proxy::Settings;
 
 use crate::backend::Backend;
@@ -201,6 +204,36 @@ fn the_proxy_protocol_in_and_out() {
             "{text}"
         );
     }
+}
+
+/// Version 2, byte by byte: both ends, then the request behind it on the same connection.
+#[test]
+fn version_2_of_the_proxy_protocol() {
+    use sticky::model::{ProxyProtocol, Service, State};
+    let backend = Backend::start("a");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = sticky::model::Backend {
+        addr: Some(listener.local_addr().unwrap()),
+        ..crate::proxy::task(&backend, State::Up)
+    };
+    let empty = service("s", &[], |c| c.proxy_protocol = Some(ProxyProtocol::V2));
+    let trusting = Settings { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..settings() };
+    let bench = Bench::start(trusting, keys());
+    bench.publish(vec![Service { backends: vec![target], ..empty }]);
+    let preface = |from: [u8; 4], port: u16| {
+        let head = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c";
+        [&head[..], &from, &[198, 51, 100, 1], &port.to_be_bytes(), &80_u16.to_be_bytes()].concat()
+    };
+    let want = preface([203, 0, 113, 7], 4711);
+    let mut connection = Connection::open(bench.addr);
+    connection.write(&want);
+    connection.write(b"GET /x HTTP/1.1\r\nHost: demo.local\r\n\r\n");
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut seen = vec![0; want.len() + 6];
+    stream.read_exact(&mut seen).unwrap();
+    assert_eq!(seen, [&want[..], b"GET /x"].concat());
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    assert_eq!(connection.response(false).unwrap().status, 200);
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Who opens whose cookies.
 
+use sticky::keys::Keys;
+use sticky::model::{CookieMode, ServiceConfig};
+
 use crate::affinity::{instance, pinned, three, upstream};
 use crate::client::{Response, get};
-use crate::proxy::{Bench, keys, learn, service, settings};
+use crate::proxy::{Bench, cookie, keys, learn, service, settings};
 
 #[test]
 fn another_node_and_a_restart_open_the_same_cookies() {
@@ -53,4 +56,42 @@ fn after_a_rotation_old_cookies_open_and_new_ones_use_the_new_key() {
     let seen: std::collections::HashSet<_> =
         (0..60).map(|_| upstream(&get(bench.addr, "/", &[("Cookie", &cookies)]))).collect();
     assert_eq!(seen.len(), 3);
+}
+
+#[test]
+fn hashed_values_and_headers_are_the_same_on_every_node() {
+    let backends = three();
+    let all = backends.each_ref();
+    let text = sticky::keys::generate().unwrap();
+    let node = |edit: &dyn Fn(&mut ServiceConfig)| {
+        let bench = Bench::start(settings(), Keys::parse(&text).unwrap());
+        bench.publish(vec![service("s", &all, edit)]);
+        bench
+    };
+    let hash = |c: &mut ServiceConfig| c.cookie = cookie(CookieMode::Hash, &["A", "B"]);
+    let [one, two] = [node(&hash), node(&hash)];
+    for value in 0..30 {
+        let header = [("Cookie", &*format!("x=y; B=v{value}"))];
+        assert_eq!(upstream(&get(one.addr, "/", &header)), upstream(&get(two.addr, "/", &header)));
+    }
+    let header = |c: &mut ServiceConfig| c.header = Some("mcp-session-id".to_owned());
+    let [one, two] = [node(&header), node(&header)];
+    for value in 0..30 {
+        let issued =
+            get(one.addr, "/reply", &[("x-reply", &format!("Mcp-Session-Id: id-{value}"))]);
+        let id = issued.header("mcp-session-id").unwrap();
+        for node in [&one, &two] {
+            let next = get(node.addr, "/headers", &[("Mcp-Session-Id", id)]);
+            assert_eq!(upstream(&next), upstream(&issued));
+            assert!(
+                next.text().contains(&format!("mcp-session-id: id-{value}")),
+                "{}",
+                next.text()
+            );
+        }
+        // One that no node issued.
+        let plain = format!("plain-{value}");
+        let plain = [("Mcp-Session-Id", plain.as_str())];
+        assert_eq!(upstream(&get(one.addr, "/", &plain)), upstream(&get(two.addr, "/", &plain)));
+    }
 }

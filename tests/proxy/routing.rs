@@ -1,8 +1,9 @@
-use sticky::model::{BackendMode, HostPattern, Redirect};
+use sticky::model::{BackendMode, CookieMode, HostPattern, Redirect};
+use sticky::proxy::Settings;
 
 use crate::backend::Backend;
-use crate::client::{get, send};
-use crate::proxy::{Bench, service};
+use crate::client::{Jar, get, send};
+use crate::proxy::{Bench, cookie, keys, learn, service, settings};
 
 fn host(bench: &Bench, host: &str, path: &str) -> (u16, String) {
     let response = get(bench.addr, path, &[("Host", host)]);
@@ -130,6 +131,69 @@ fn redirects_and_ssl_only() {
     // Nobody trusts this peer.
     let claim = [("Host", "tls.example.com"), ("X-Forwarded-Proto", "https")];
     assert_eq!(get(bench.addr, "/", &claim).status, 308);
+}
+
+#[test]
+fn a_trusted_proxy_says_what_was_https() {
+    let backend = Backend::start("a");
+    let trusting = Settings { trusted_proxies: vec!["127.0.0.0/8".parse().unwrap()], ..settings() };
+    let bench = Bench::start(trusting, keys());
+    bench.publish(vec![service("s", &[&backend], |c| {
+        c.ssl_only = true;
+        c.cookie = cookie(CookieMode::Insert, &[]);
+    })]);
+    assert_eq!(get(bench.addr, "/x", &[]).status, 308);
+    assert_eq!(get(bench.addr, "/x", &[("X-Forwarded-Proto", "http")]).status, 308);
+    let secure = get(bench.addr, "/x", &[("X-Forwarded-Proto", "HTTPS")]);
+    assert_eq!((secure.status, secure.text().as_str()), (200, "a /x"));
+    let ours = secure.cookie("sticky_lb").unwrap();
+    assert!(ours.contains("; Secure") && ours.contains("; Path=/"), "{ours}");
+}
+
+#[test]
+fn an_instance_of_a_cluster_serves_its_services() {
+    let backend = Backend::start("a");
+    let east = Settings { service_cluster: Some("east".to_owned()), ..settings() };
+    let bench = Bench::start(east, keys());
+    let of = |name: &str, cluster: &str| {
+        service(name, &[&backend], |c| {
+            c.hosts = vec![HostPattern::Exact(name.to_owned())];
+            c.service_cluster = Some(cluster.to_owned());
+        })
+    };
+    bench.publish(vec![of("here", "east"), of("there", "west")]);
+    assert_eq!(host(&bench, "here", "/").0, 200);
+    assert_eq!(host(&bench, "there", "/").0, 404);
+}
+
+#[test]
+fn a_version_of_weight_0_keeps_its_clients_and_gets_no_others() {
+    let backends = ["a", "b"].map(Backend::start);
+    let [a, b] = &backends;
+    let both = |weight| {
+        vec![
+            service("va", &[a], |c| {
+                learn(c);
+                c.weight = Some(weight);
+            }),
+            service("vb", &[b], |c| {
+                learn(c);
+                c.weight = Some(1);
+            }),
+        ]
+    };
+    let bench = Bench::new(both(1));
+    let mut known = loop {
+        let mut jar = Jar::default();
+        if jar.get(bench.addr, "/ping").text() == "a new" {
+            break jar;
+        }
+    };
+    bench.publish(both(0));
+    for _ in 0..20 {
+        assert_eq!(get(bench.addr, "/ping", &[]).text(), "b new");
+        assert_eq!(known.get(bench.addr, "/ping").text(), "a known");
+    }
 }
 
 #[test]

@@ -82,3 +82,22 @@ fn without_client_affinity_the_load_decides() {
     let answer = ask(&in_force, None, Fixed(None));
     assert_eq!((answer.backend, answer.reason.as_str()), (None, "new"));
 }
+
+#[test]
+fn a_cookie_holds_where_nobody_new_may_go() {
+    let mut in_force = in_force();
+    let mut snapshot = (*in_force.snapshot).clone();
+    snapshot.services[0].config.ip_hash = false;
+    snapshot.services[0].backends[0].state = State::Draining(DrainMode::Sessions);
+    in_force.snapshot = snapshot.into();
+    let mut question = question(Some("demo"));
+    question.cookie = Some("sealed".into());
+    let pinned = CookieView { reason: Reason::Pinned, backend: Some("kpf4".into()) };
+    let invalid = CookieView { reason: Reason::Invalid, backend: None };
+    for (view, reason) in [(pinned, "draining"), (invalid, "no_backend")] {
+        let view = |_: &str, _: &str| Some(view.clone());
+        let answers = answer(&question, &in_force, &Fixed(None), false, &view).unwrap();
+        assert_eq!(answers[0].reason, reason);
+        assert_eq!(answers[0].backend.is_some(), reason == "draining");
+    }
+}
