@@ -1,9 +1,10 @@
 //! Who decides for a client of an `ip_hash` service: one choice for both layers (P6).
 //!
-//! With a data path loaded, its tables and records answer; without one (`--iface none`), the same decision over a table
-//! in memory does.
+//! With a data path loaded, its tables and records answer; where it has none (`--iface none`, or backends that only the
+//! proxy reaches), the same decision over a table in memory does.
 
 pub mod memory;
+pub mod tables;
 
 use std::net::IpAddr;
 
@@ -26,6 +27,9 @@ pub trait ClientTable: Send + Sync {
     /// The same answer, changing nothing.
     fn look(&self, service: &str, client: IpAddr) -> Option<Choice>;
 
-    /// The slot owner for any key of this service (cookie `hash` mode, header values): no record is read or written.
+    /// The slot owner for any key of this service: no record is read or written.
     fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice>;
+
+    /// Whether it has a backend of this service.
+    fn knows(&self, service: &str) -> bool;
 }

@@ -20,7 +20,7 @@ use self::records::Records;
 use super::{Choice, ClientTable};
 use crate::model::{IpPrefix, Snapshot};
 
-/// Tables and records of all `ip_hash` and header or cookie hashing services.
+/// Tables and records of `ip_hash` services.
 pub struct MemoryTable {
     key: HashKey,
     table_size: u32,
@@ -116,6 +116,10 @@ impl ClientTable for MemoryTable {
         let index = members.slot(maglev::identity(self.key, key)).index()?;
         let backend = members.name(index)?.to_owned();
         Some(Choice { backend, reason: Outcome::Hash })
+    }
+
+    fn knows(&self, service: &str) -> bool {
+        self.services.load().get(service).is_some_and(|members| !members.is_empty())
     }
 }
 

@@ -207,4 +207,8 @@ impl ClientTable for Clients {
         let backend = service.backend(slot.index()?)?;
         service.named(backend, Outcome::Hash)
     }
+
+    fn knows(&self, service: &str) -> bool {
+        self.index.load().services.get(service).is_some_and(|service| !service.backends.is_empty())
+    }
 }

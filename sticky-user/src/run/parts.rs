@@ -18,6 +18,7 @@ use super::{gate, permissions, publish};
 use crate::admin::{self, Admin};
 use crate::clients::ClientTable;
 use crate::clients::memory::MemoryTable;
+use crate::clients::tables::Tables;
 use crate::config::{Config, Interfaces, ProviderKind};
 use crate::control::reconcile::{self, Inputs};
 use crate::control::{self, DataPathView, InForce};
@@ -85,15 +86,12 @@ impl Parts {
             [] => None,
             _ => Some(start_data_path(config, interfaces, hash_key, handle)?),
         };
-        let memory = match &data_path {
-            Some(_) => None,
-            None => {
-                let max = usize::try_from(config.max_clients).unwrap_or(usize::MAX);
-                Some(Arc::new(MemoryTable::new(hash_key, config.table_size.get(), max)))
-            }
-        };
         let links = data_path.as_ref().map_or_else(|| never(0), |d| d.changes.clone());
-        let (executor, clients, view) = split(data_path, memory.as_ref());
+        let (executor, loaded, view) = split(data_path);
+        let max = usize::try_from(config.max_clients).unwrap_or(usize::MAX);
+        let memory = MemoryTable::new(hash_key, config.table_size.get(), max);
+        let tables = Arc::new(Tables::new(loaded, memory));
+        let clients: Arc<dyn ClientTable> = tables.clone();
         let node = node_name();
         let proxy =
             Arc::new(Proxy::start(proxy_settings(config, &node), keys, Arc::clone(&clients))?);
@@ -118,7 +116,7 @@ impl Parts {
         let ready = Arc::new(AtomicBool::new(false));
         handle.spawn(publish::follow(publish::To {
             in_force: in_force.clone(),
-            memory,
+            tables,
             proxy: Arc::clone(&proxy),
             metrics: Arc::clone(&metrics),
             ready: Arc::clone(&ready),
@@ -328,15 +326,15 @@ fn start_data_path(
     Ok(datapath::start(&settings, handle)?)
 }
 
-type Faces = (Option<datapath::Executor>, Arc<dyn ClientTable>, Option<Arc<dyn DataPathView>>);
+type Faces =
+    (Option<datapath::Executor>, Option<Arc<dyn ClientTable>>, Option<Arc<dyn DataPathView>>);
 
-fn split(data_path: Option<datapath::DataPath>, memory: Option<&Arc<MemoryTable>>) -> Faces {
-    match (data_path, memory) {
-        (Some(datapath::DataPath { executor, clients, view, .. }), _) => {
-            (Some(executor), clients, Some(view))
+fn split(data_path: Option<datapath::DataPath>) -> Faces {
+    match data_path {
+        Some(datapath::DataPath { executor, clients, view, .. }) => {
+            (Some(executor), Some(clients), Some(view))
         }
-        (None, Some(memory)) => (None, Arc::clone(memory) as Arc<dyn ClientTable>, None),
-        (None, None) => unreachable!("without a data path there is a table in memory"),
+        None => (None, None, None),
     }
 }
 

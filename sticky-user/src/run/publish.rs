@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::clients::memory::MemoryTable;
+use crate::clients::tables::Tables;
 use crate::control::InForce;
 use crate::metrics::Metrics;
 use crate::provider::Found;
@@ -20,8 +20,7 @@ const SAVE_PAUSE: Duration = Duration::from_millis(200);
 /// Who hears of a commit.
 pub(super) struct To {
     pub(super) in_force: watch::Receiver<Option<Arc<InForce>>>,
-    /// The table of layer 7 without a data path.
-    pub(super) memory: Option<Arc<MemoryTable>>,
+    pub(super) tables: Arc<Tables>,
     pub(super) proxy: Arc<Proxy>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) ready: Arc<AtomicBool>,
@@ -36,9 +35,7 @@ pub(super) async fn follow(mut to: To) {
         };
         if let Some(in_force) = in_force {
             // The table first: what a route leads to must be known to it.
-            if let Some(memory) = &to.memory {
-                memory.publish(&in_force.snapshot);
-            }
+            to.tables.publish(&in_force.snapshot);
             to.proxy.publish(&in_force.snapshot);
             to.metrics.updated(in_force.took);
             if !to.ready.swap(true, Ordering::AcqRel) {

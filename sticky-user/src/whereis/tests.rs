@@ -16,6 +16,10 @@ impl ClientTable for Fixed {
     fn hashed(&self, _: &str, _: &[u8]) -> Option<Choice> {
         None
     }
+
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
 }
 
 fn question(service: Option<&str>) -> Question {

@@ -104,6 +104,7 @@ fn service() -> Service {
         id: id.to_owned(),
         name: id.to_owned(),
         addr: Some(addr),
+        addr_v6: None,
         node: String::new(),
         layer4: true,
         weight: 1,

@@ -80,6 +80,10 @@ impl Members {
         self.places.get(index as usize)?.member.as_ref().map(|(_, backend)| backend)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.iter().all(|place| place.member.is_none())
+    }
+
     pub(super) fn name(&self, index: u32) -> Option<&str> {
         self.places.get(index as usize)?.member.as_ref().map(|(id, _)| id.as_str())
     }
