@@ -16,8 +16,8 @@ use sticky_tests::topology::Topology;
 pub struct FileNode {
     pub sticky: Sticky,
     pub file: ServiceFile,
-    _running: Backends,
-    _backends: Netns,
+    pub running: Backends,
+    pub backends: Netns,
     pub net: Topology,
 }
 
@@ -34,7 +34,7 @@ impl FileNode {
             &net.node,
             &["--iface", "eth0", "--provider", &provider, "--http", "[::]:80"],
         )?;
-        Ok(Self { sticky, file, _running: running, _backends: backends, net })
+        Ok(Self { sticky, file, running, backends, net })
     }
 
     /// Starts `count` backends with the first `serving` of them in an `ip_hash` service `demo`, all up.

@@ -4,6 +4,7 @@ mod apcera;
 mod bystanders;
 mod fixture;
 mod harness;
+mod relay;
 mod scaling;
 mod seeds;
 mod survival;
