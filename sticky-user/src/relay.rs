@@ -7,27 +7,31 @@
 //!
 //! [`follow`] keeps all that as each commit wants it, [`rules`] has the table's messages, [`routes`] what a commit says,
 //! [`dial`] finds and connects a backend, [`tcp`] and [`udp`] carry; [`tracked`] has the kernel forget where it sent a
-//! client's datagrams before.
+//! client's datagrams before. By [`succession`] open connections go to the next sticky.
 
-mod counted;
 mod dial;
 mod follow;
+mod parcel;
+mod pipe;
 mod routes;
 mod rules;
 mod stats;
+mod succession;
 mod table;
 mod tcp;
 mod tracked;
 mod udp;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::ClientTable;
@@ -35,6 +39,7 @@ use crate::control::InForce;
 use crate::proxy::preface;
 use follow::Follower;
 use routes::Routes;
+use succession::Leaving;
 
 /// Connections and UDP sessions at the same time, if there are descriptors for them.
 const ROOM: u64 = 16_384;
@@ -71,6 +76,9 @@ struct Shared {
     size: usize,
     /// Ends everything that is open.
     cut: CancellationToken,
+    /// Has everything that is open go to a successor by `leave`.
+    leaving: CancellationToken,
+    leave: OnceLock<mpsc::UnboundedSender<Leaving>>,
     stats: stats::All,
     /// Why clients are not carried.
     trouble: Mutex<Option<String>>,
@@ -98,6 +106,8 @@ impl Relay {
             room: Arc::new(Semaphore::new(size)),
             size,
             cut: CancellationToken::new(),
+            leaving: CancellationToken::new(),
+            leave: OnceLock::new(),
             stats: stats::All::default(),
             trouble: Mutex::default(),
             started: Instant::now(),
@@ -136,6 +146,24 @@ impl Relay {
         let cut = self.shared.open();
         self.shared.cut.cancel();
         cut
+    }
+
+    /// Takes the open connections of the one before, when it brings them; `socket` is the control socket of both.
+    ///
+    /// # Errors
+    /// There is no place to wait for it.
+    pub fn inherit(&self, socket: &Path) -> io::Result<()> {
+        let _inside = self.runtime.as_ref().map(Runtime::enter);
+        succession::inherit(Arc::clone(&self.shared), succession::place(socket))
+    }
+
+    /// Gives all open connections to a successor.
+    ///
+    /// # Errors
+    /// It does not take any.
+    pub fn hand_over(&self, socket: &Path) -> io::Result<()> {
+        let _inside = self.runtime.as_ref().map(Runtime::enter);
+        succession::hand_over(&self.shared, &succession::place(socket))
     }
 
     /// Waits until the rules for the first commit are in place, or cannot be.

@@ -60,6 +60,11 @@ impl Routes {
         self.by_frontend.get(frontend)
     }
 
+    /// By its id.
+    pub(super) fn service(&self, id: &str) -> Option<&Arc<Service>> {
+        self.by_frontend.values().map(|route| &route.service).find(|service| service.id == id)
+    }
+
     pub(super) fn frontends(&self) -> impl Iterator<Item = Frontend> {
         self.by_frontend.keys().copied()
     }

@@ -9,18 +9,20 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::debug;
 
-use super::counted::Counted;
 use super::dial::{self, Call};
+use super::parcel::Label;
+use super::pipe::{Pipe, reset};
+use super::routes::{Backend, Route};
 use super::stats::Refusal;
+use super::succession::Leaving;
 use super::{Shared, preface};
 use crate::model::{Frontend, Proto};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Bytes read at once in each direction.
-const BUFFER: usize = 16 * 1024;
 /// Tries to find a port that is free in both families.
 const TRIES: usize = 16;
 /// When out of descriptors, connections are accepted again after this.
@@ -79,7 +81,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn carry(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
+async fn carry(shared: &Shared, client: TcpStream, from: SocketAddr) {
     let Ok(call) = call(&client, from) else {
         // Nobody gets here but by our rules, unless they are just being changed.
         return reset(&client);
@@ -93,9 +95,9 @@ async fn carry(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
         debug!(service, client = %from, frontend = %call.frontend, reason, "relay refused");
     };
     let _open = stats.open();
-    let permit = shared.room.try_acquire().map_err(|_| Refusal::Full);
+    let permit = Arc::clone(&shared.room).try_acquire_owned().map_err(|_| Refusal::Full);
     let admitted = permit.and_then(|permit| dial::admit(shared, route, &call).map(|()| permit));
-    let _permit = match admitted {
+    let permit = match admitted {
         Ok(permit) => permit,
         Err(why) => {
             refuse(why);
@@ -114,28 +116,59 @@ async fn carry(shared: &Shared, mut client: TcpStream, from: SocketAddr) {
         }
     };
     backend.stats.connections.fetch_add(1, Ordering::Relaxed);
-    let both = async {
-        prepare(&client)?;
-        prepare(&upstream)?;
-        if let Some(version) = route.service.proxy_protocol {
-            let to = SocketAddr::new(call.frontend.addr, call.frontend.port);
-            upstream.write_all(&preface(version, from, to)).await?;
-        }
-        let mut left = Counted { stream: &mut client, written: &backend.stats.to_client };
-        let mut right = Counted { stream: &mut upstream, written: &backend.stats.to_backend };
-        tokio::io::copy_bidirectional_with_sizes(&mut left, &mut right, BUFFER, BUFFER).await
-    };
-    let ended = tokio::select! {
-        ended = both => ended.map(|_| ()),
-        () = backend.gone.cancelled() => Err(io::Error::other("the backend is gone")),
-        () = shared.cut.cancelled() => Err(io::Error::other("sticky ends")),
-    };
-    if let Err(error) = ended {
+    if let Err(error) = begin(&route, &call, &client, &mut upstream).await {
         debug!(service = stats.name, client = %from, backend = backend.id, %error, "relay broke off");
-        // What one side does not know to be over, it is told.
         reset(&client);
-        reset(&upstream);
+        return reset(&upstream);
     }
+    let label =
+        Label { service: route.service.id.clone(), backend: backend.id.clone(), client: from };
+    serve_pipe(shared, label, Pipe::new(client, upstream), &backend, permit).await;
+}
+
+/// What comes before the client's first byte.
+async fn begin(
+    route: &Route,
+    call: &Call,
+    client: &TcpStream,
+    upstream: &mut TcpStream,
+) -> io::Result<()> {
+    prepare(client)?;
+    prepare(upstream)?;
+    if let Some(version) = route.service.proxy_protocol {
+        let to = SocketAddr::new(call.frontend.addr, call.frontend.port);
+        upstream.write_all(&preface(version, call.client, to)).await?;
+    }
+    Ok(())
+}
+
+/// Carries a connection until it is over, its backend is gone, or a successor takes it.
+pub(super) async fn serve_pipe(
+    shared: &Shared,
+    label: Label,
+    mut pipe: Pipe,
+    backend: &Backend,
+    permit: OwnedSemaphorePermit,
+) {
+    let why = tokio::select! {
+        done = pipe.run(backend) => match done {
+            Ok(()) => return,
+            Err(error) => error.to_string(),
+        },
+        () = backend.gone.cancelled() => "the backend is gone".to_owned(),
+        () = shared.cut.cancelled() => "sticky ends".to_owned(),
+        () = shared.leaving.cancelled() => match shared.leave.get() {
+            Some(leave) => match leave.send(Leaving { label, pipe, permit }) {
+                Ok(()) => return,
+                Err(mpsc::error::SendError(Leaving { pipe, .. })) => return pipe.reset(),
+            },
+            None => "nobody takes it over".to_owned(),
+        },
+    };
+    let Label { client, .. } = label;
+    debug!(%client, backend = backend.id, why, "relay broke off");
+    // What one side does not know to be over, it is told.
+    pipe.reset();
 }
 
 fn call(stream: &TcpStream, from: SocketAddr) -> io::Result<Call> {
@@ -152,11 +185,4 @@ fn call(stream: &TcpStream, from: SocketAddr) -> io::Result<Call> {
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
-}
-
-/// Has the stream end with RST when it is dropped.
-fn reset(stream: &TcpStream) {
-    if let Err(error) = stream.set_zero_linger() {
-        debug!(%error, "a connection ends without RST");
-    }
 }

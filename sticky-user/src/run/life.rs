@@ -80,6 +80,9 @@ pub(super) async fn until_the_end(parts: &mut Parts) -> Ended {
             true => {
                 if let Some(relay) = &parts.relay {
                     relay.ready().await;
+                    if let Err(error) = relay.inherit(&parts.places.socket) {
+                        warn!(%error, "what the relay of the one before carries ends with it");
+                    }
                 }
                 handover::finish(predecessor).await;
             }
@@ -100,7 +103,14 @@ pub(super) async fn until_the_end(parts: &mut Parts) -> Ended {
             }
             Some(order) = parts.handover.1.recv() => match order {
                 Handover::Begin(done) => begin(parts, done).await,
-                Handover::Finish => return Ended::Succeeded,
+                Handover::Finish => {
+                    if let Some(relay) = &parts.relay
+                        && let Err(error) = relay.hand_over(&parts.places.socket)
+                    {
+                        warn!(%error, "the successor takes no open connections of the relay");
+                    }
+                    return Ended::Succeeded;
+                }
                 Handover::Abandoned => go_on(parts).await,
             },
         }

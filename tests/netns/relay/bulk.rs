@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use sticky_tests::process::Process;
 use sticky_tests::topology::NODE;
 
 use super::{NODE_V6, add_ipv6};
@@ -35,7 +37,33 @@ fn a_hundred_megabytes_each_way_and_a_half_closed_connection() -> anyhow::Result
     for (from, to) in cases {
         from.enter(|| exchange((to, PORT).into()))?.with_context(|| format!("to {to}"))?;
     }
-    Ok(())
+
+    // And while one sticky succeeds another.
+    let provider = format!("file:{}", node.file.path().display());
+    let run = ["run", "--takeover", "--iface", "eth0", "--provider", &provider];
+    let from = &node.net.node;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let exchanging = scope.spawn(|| {
+            from.enter(|| {
+                let mut count = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    exchange((NODE, PORT).into())?;
+                    count += 1;
+                }
+                anyhow::Ok(count)
+            })?
+        });
+        let outcome = (|| {
+            let mut successor = Process::spawn("successor", &node.sticky.command(&run))?;
+            successor.wait_line(LIMIT, 0, |line| line.contains("carries on open connections"))?;
+            anyhow::Ok(successor)
+        })();
+        stop.store(true, Ordering::Relaxed);
+        let count = exchanging.join().expect("it asserts nothing")?;
+        println!("{count} exchanges while one succeeded another");
+        outcome.map(|_| ())
+    })
 }
 
 /// Sends everything and closes; is told afterwards how much that was.

@@ -71,8 +71,9 @@ fn a_backend_that_refuses_costs_its_clients_nothing() -> anyhow::Result<()> {
 }
 
 #[test]
-fn no_new_connection_fails_while_one_sticky_succeeds_another() -> anyhow::Result<()> {
+fn no_connection_fails_while_one_sticky_succeeds_another() -> anyhow::Result<()> {
     let mut node = FileNode::demo(3, 3)?;
+    let mut open = many(&node, 20)?;
     let provider = format!("file:{}", node.file.path().display());
     let run = ["run", "--takeover", "--iface", "eth0", "--provider", &provider];
     let (host, stop) = (&node.net.node, AtomicBool::new(false));
@@ -99,7 +100,14 @@ fn no_new_connection_fails_while_one_sticky_succeeds_another() -> anyhow::Result
         let count = connecting.join().expect("it asserts nothing").unwrap();
         anyhow::Ok((count, outcome?))
     })?;
-    println!("{count} connections");
+    println!("{count} new connections, {} open ones", open.len());
+    open.iter_mut().try_for_each(|connection| connection.ask("still there?"))?;
+    // They end with their backends there as here.
+    let gone = backend_name(&node.file.addresses[2]);
+    node.scale(2)?;
+    for connection in &mut open {
+        assert_eq!(connection.ask("still there?").is_err(), connection.instance == gone);
+    }
     let tables = tables(host)?;
     assert_eq!(tables.matches("sticky-").count(), 1, "{tables}");
     Ok(())
