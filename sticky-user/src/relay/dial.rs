@@ -97,7 +97,7 @@ async fn try_several(
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut next = Some(first);
     while let Some(backend) = next {
-        let to = SocketAddr::new(backend.ip, route.target);
+        let to = SocketAddr::new(backend.ip(&call.frontend), route.target);
         let connecting = timeout(CONNECT, open(routes, call, to));
         match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => return Ok((backend, stream)),

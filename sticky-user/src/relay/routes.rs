@@ -1,7 +1,7 @@
 //! Which service a frontend belongs to, and what lives as long as a backend does.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,10 +49,19 @@ pub(super) struct Service {
 /// A backend, the same in all routes while it is there.
 pub(super) struct Backend {
     pub(super) id: String,
-    pub(super) ip: IpAddr,
+    ip: IpAddr,
+    v6: Option<Ipv6Addr>,
     /// Cancelled when it is gone, and with it its connections.
     pub(super) gone: CancellationToken,
     pub(super) stats: Arc<BackendStats>,
+}
+
+impl Backend {
+    /// Its address for a client of this frontend: of the same family, if it has one.
+    pub(super) fn ip(&self, frontend: &Frontend) -> IpAddr {
+        let v6 = self.v6.map(IpAddr::V6).filter(|_| frontend.addr.is_ipv6());
+        v6.unwrap_or(self.ip)
+    }
 }
 
 impl Routes {
@@ -135,11 +144,13 @@ fn next(service: &model::Service, previous: Option<&Service>) -> Service {
     let mut backends = HashMap::with_capacity(service.backends.len());
     for backend in &service.backends {
         let Some(ip) = backend.addr.map(|addr| addr.ip()) else { continue };
-        let kept = old.and_then(|old| old.get(&backend.id)).filter(|kept| kept.ip == ip);
+        let same = |kept: &&Arc<Backend>| (kept.ip, kept.v6) == (ip, backend.addr_v6);
+        let kept = old.and_then(|old| old.get(&backend.id)).filter(same);
         let entry = kept.cloned().unwrap_or_else(|| {
             Arc::new(Backend {
                 id: backend.id.clone(),
                 ip,
+                v6: backend.addr_v6,
                 gone: CancellationToken::new(),
                 stats: stats.backend(&backend.name),
             })
