@@ -163,7 +163,8 @@ fn converse(mut stream: TcpStream, state: &State) -> Option<()> {
             }
             "/early" => {
                 send(&mut stream, "413 Payload Too Large", &["Connection: close".into()], b"no")?;
-                return stream.shutdown(Shutdown::Both).ok();
+                stream.shutdown(Shutdown::Write).ok()?;
+                return std::io::copy(&mut reader, &mut std::io::sink()).map(|_| ()).ok();
             }
             "/events" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;

@@ -193,6 +193,30 @@ fn a_backend_that_answers_before_the_body_is_relayed() {
     assert_eq!((response.status, response.text().as_str()), (413, "no"));
 }
 
+/// A proxy that closes on a client which is still sending resets the connection, answer and all.
+#[test]
+fn an_answer_before_the_end_of_an_upload_arrives() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    for (path, host, status) in
+        [("/early", "demo.local", 413), ("/x", "unknown", 404), ("/x", "a/b", 400)]
+    {
+        let mut connection = Connection::open(bench.addr);
+        let head =
+            format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 30000000\r\n\r\n");
+        connection.write(head.as_bytes());
+        // A client that looks at the answer only when it has sent all.
+        for _ in 0..30 {
+            let mut stream = connection.stream();
+            std::io::Write::write_all(&mut stream, &[0; 1_000_000]).expect("not reset");
+        }
+        let response = connection.response(false).unwrap();
+        assert_eq!(response.status, status);
+        let mut rest = Vec::new();
+        assert_eq!(std::io::Read::read_to_end(&mut connection.reader, &mut rest).unwrap(), 0);
+    }
+}
+
 #[test]
 fn slow_clients_are_cut_off() {
     let backend = Backend::start("a");

@@ -3,12 +3,14 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
+use super::connection::Phase;
 use super::exchange::Exchange;
 use super::patience::Patience;
 
@@ -64,11 +66,16 @@ pub(super) struct Streaming {
     inner: Incoming,
     upload: Rc<Upload>,
     patience: Patience,
+    phase: Option<Arc<Phase>>,
 }
 
 impl RequestBody {
     /// The body of a request, and how to see how far it is; `None` if it is empty.
-    pub(super) fn new(inner: Incoming, limit: Duration) -> (Self, Option<Rc<Upload>>) {
+    pub(super) fn new(
+        inner: Incoming,
+        limit: Duration,
+        phase: Option<Arc<Phase>>,
+    ) -> (Self, Option<Rc<Upload>>) {
         if inner.is_end_stream() {
             return (Self::Empty, None);
         }
@@ -78,7 +85,8 @@ impl RequestBody {
             pieces: Cell::new(0),
         });
         let patience = Patience::new(limit);
-        (Self::Streaming(Streaming { inner, upload: upload.clone(), patience }), Some(upload))
+        let streaming = Streaming { inner, upload: upload.clone(), patience, phase };
+        (Self::Streaming(streaming), Some(upload))
     }
 }
 
@@ -113,7 +121,7 @@ impl Body for RequestBody {
 
 impl Streaming {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { inner, upload, patience } = self;
+        let Self { inner, upload, patience, phase } = self;
         match Pin::new(&mut *inner).poll_frame(cx) {
             Poll::Ready(frame) => {
                 patience.moved();
@@ -122,7 +130,12 @@ impl Streaming {
                 match &frame {
                     Some(Err(_)) => upload.progress.set(Progress::Broken),
                     Some(Ok(_)) if !inner.is_end_stream() => {}
-                    _ => upload.progress.set(Progress::Done),
+                    _ => {
+                        upload.progress.set(Progress::Done);
+                        if let Some(phase) = phase {
+                            phase.read();
+                        }
+                    }
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }

@@ -1,12 +1,13 @@
 //! A client's connection: its deadlines, its requests, its end.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -24,9 +25,16 @@ use super::request;
 use super::settings::{Limits, Timeouts};
 use super::worker::{Open, Worker};
 
-/// What a connection is doing, for its deadlines.
+/// How long a connection is read on after its last answer, for a client that is still sending what nobody wants.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a connection is doing, for its deadlines and its end.
 #[derive(Debug)]
-pub(super) struct Phase(AtomicU8);
+pub(super) struct Phase {
+    doing: AtomicU8,
+    /// A part of the last request's body was not read.
+    unread: AtomicBool,
+}
 
 impl Phase {
     /// The last request is done, and nobody has looked at the clock since.
@@ -38,8 +46,19 @@ impl Phase {
     /// A request in progress, or a tunnel.
     const BUSY: u8 = 3;
 
-    pub(super) fn busy(&self) {
+    const fn new() -> Self {
+        Self { doing: AtomicU8::new(Self::HEAD), unread: AtomicBool::new(false) }
+    }
+
+    /// A request is here, with a body to read or none.
+    pub(super) fn busy(&self, body: bool) {
         self.set(Self::BUSY);
+        self.unread.store(body, Ordering::Relaxed);
+    }
+
+    /// The request's body has been read to its end.
+    pub(super) fn read(&self) {
+        self.unread.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn done(&self) {
@@ -47,11 +66,11 @@ impl Phase {
     }
 
     fn set(&self, phase: u8) {
-        self.0.store(phase, Ordering::Relaxed);
+        self.doing.store(phase, Ordering::Relaxed);
     }
 
     fn get(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+        self.doing.load(Ordering::Relaxed)
     }
 }
 
@@ -74,7 +93,7 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
             Err(_) => return debug!("nothing came"),
         }
     }
-    let phase = Arc::new(Phase(AtomicU8::new(Phase::HEAD)));
+    let phase = Arc::new(Phase::new());
     let io = TokioIo::new(Io::new(stream, ahead.freeze(), phase.clone(), worker.timeouts()));
     let (peer, served) = (Rc::new(peer), worker.clone());
     let service = service_fn(move |incoming| {
@@ -131,6 +150,8 @@ struct Io {
     since: Instant,
     /// Looks now and then rather than being set for each request.
     alarm: Pin<Box<Sleep>>,
+    /// Until when it is read on, once its own side is shut.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl Io {
@@ -138,7 +159,7 @@ impl Io {
         let (header, idle) = (timeouts.header, timeouts.idle);
         // A new connection owes its first request as soon as one that has begun.
         let alarm = Box::pin(tokio::time::sleep(header));
-        Self { stream, ahead, phase, header, idle, since: Instant::now(), alarm }
+        Self { stream, ahead, phase, header, idle, since: Instant::now(), alarm, linger: None }
     }
 
     /// Looks at the time; ready when it is up.
@@ -207,8 +228,28 @@ impl AsyncWrite for Io {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    /// Closed with something unread, a socket is reset, and the client may lose the answer that came early.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let linger = match &mut this.linger {
+            Some(linger) => linger,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                if !this.phase.unread.load(Ordering::Relaxed) {
+                    return Poll::Ready(Ok(()));
+                }
+                this.linger.insert(Box::pin(tokio::time::sleep(LINGER)))
+            }
+        };
+        let mut rest = [MaybeUninit::uninit(); 16 * 1024];
+        loop {
+            let mut rest = ReadBuf::uninit(&mut rest);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut rest) {
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return linger.as_mut().poll(cx).map(Ok),
+            }
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

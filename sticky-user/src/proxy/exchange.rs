@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, Uri};
 use hyper::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 
 use super::choice::Choice;
 use super::connection::Phase;
@@ -33,7 +33,7 @@ pub(super) struct Exchange {
     /// The service, for what is answered without a backend.
     pub service: Option<Arc<Service>>,
     /// The client's connection, which waits for the next request then.
-    phase: Option<Arc<Phase>>,
+    pub phase: Option<Arc<Phase>>,
 }
 
 /// The backend's side.
@@ -46,7 +46,7 @@ struct Upstream {
 
 impl Exchange {
     pub(super) fn new(request: &Request<Incoming>, phase: Arc<Phase>, client: IpAddr) -> Self {
-        phase.busy();
+        phase.busy(!request.body().is_end_stream());
         Self {
             began: Instant::now(),
             method: request.method().clone(),

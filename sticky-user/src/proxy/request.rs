@@ -115,7 +115,7 @@ async fn forward(
         Presented::default()
     };
     let asked = Asked { worker, peer, client: exchange.client, https, presented, now };
-    let mut outgoing = Outgoing::new(&asked, &route, request, &host, &exchange.id);
+    let mut outgoing = Outgoing::new(&asked, &route, request, &host, exchange);
 
     let mut failed: Vec<u64> = Vec::new();
     let mut last = Refusal::NoBackend;

@@ -90,9 +90,11 @@ pub fn open(keys: &Keys, name: &str, value: &[u8], now: u64) -> Result<Pin, Bad>
 #[must_use]
 pub fn is_ours(keys: &Keys, value: &[u8]) -> bool {
     // Eight digits are six bytes, of which the id is the first four.
-    let digits = value.first_chunk::<8>().and_then(|digits| URL_SAFE_NO_PAD.decode(digits).ok());
-    let id = digits.as_deref().and_then(<[u8]>::first_chunk);
-    id.is_some_and(|id| keys.opening(KeyId(*id)).is_some())
+    let mut bytes = [0; 6];
+    let digits = value.first_chunk::<8>();
+    let read = digits.is_some_and(|d| URL_SAFE_NO_PAD.decode_slice(d, &mut bytes).is_ok());
+    let [a, b, c, d, ..] = bytes;
+    read && keys.opening(KeyId([a, b, c, d])).is_some()
 }
 
 const SECURE: u8 = 1;

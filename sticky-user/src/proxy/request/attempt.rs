@@ -16,6 +16,7 @@ use super::Asked;
 use crate::model::CookieMode;
 use crate::proxy::body::{Progress, RequestBody, Upload};
 use crate::proxy::choice::Choice;
+use crate::proxy::exchange::Exchange;
 use crate::proxy::forwarded::X_FORWARDED_PREFIX;
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
@@ -54,13 +55,13 @@ impl Outgoing {
         route: &Route,
         request: Request<Incoming>,
         host: &HeaderValue,
-        id: &HeaderValue,
+        exchange: &Exchange,
     ) -> Self {
         let (mut parts, body) = request.into_parts();
         let protocol = headers::upgrade(&parts.headers);
         let upgrades = protocol.is_some();
         headers::strip_request(&mut parts.headers, protocol);
-        asked.peer.tell(&mut parts.headers, host, asked.client, id);
+        asked.peer.tell(&mut parts.headers, host, asked.client, &exchange.id);
         let shared = &asked.worker.shared;
         asked.presented.take_off(&mut parts.headers, route, &shared.keys.load());
         if let Some(tag) = &asked.presented.tag {
@@ -70,7 +71,8 @@ impl Outgoing {
         if parts.uri.authority().is_some() {
             parts.uri = origin_form(&parts.uri);
         }
-        let (body, upload) = RequestBody::new(body, shared.settings.timeouts.body);
+        let (body, upload) =
+            RequestBody::new(body, shared.settings.timeouts.body, exchange.phase.clone());
         Self {
             uri: parts.uri.clone(),
             repeatable: upload.is_none() && !upgrades && is_idempotent(&parts.method),
