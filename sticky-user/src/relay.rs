@@ -145,6 +145,12 @@ impl Relay {
         let _ = tokio::time::timeout(timeout, ended).await;
         let cut = self.shared.open();
         self.shared.cut.cancel();
+        // Their resets are sent before the process ends.
+        for _ in 0..4 {
+            if self.shared.open() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
         cut
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -95,7 +95,8 @@ pub fn service(
     let list = |items: Vec<String>| {
         items.iter().map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ")
     };
-    let backends = list(addresses.iter().map(|address| format!("{address}:{HTTP_PORT}")).collect());
+    let at = |address: &IpAddr| SocketAddr::new(*address, HTTP_PORT).to_string();
+    let backends = list(addresses.iter().map(at).collect());
     let publish = list(publish.iter().map(|&port| port.to_owned()).collect());
     let mut text = format!(
         "[[service]]\nname = \"{name}\"\npublish = [{publish}]\nbackends = [{backends}]\n[service.labels]\n"

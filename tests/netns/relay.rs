@@ -3,6 +3,7 @@
 
 mod bulk;
 mod ends;
+mod families;
 mod proxy_protocol;
 mod strangers;
 mod udp;

@@ -145,6 +145,17 @@ fn before_the_first_commit_the_services_found_are_shown() {
 }
 
 #[test]
+fn a_relay_that_does_not_work_is_an_error_of_each_service_at_layer_4() {
+    let mut status = status();
+    let before = status.services[0].errors.len();
+    status.without_relay("no nftables");
+    assert!(status.services[0].errors[before].message.ends_with("not balanced: no nftables"));
+    status.services[0].frontends.clear();
+    status.without_relay("no nftables");
+    assert_eq!(status.services[0].errors.len(), before + 1);
+}
+
+#[test]
 fn the_table_says_what_a_person_looks_for() {
     let table = anstream::adapter::strip_str(&table::render(&status())).to_string();
     for part in [

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sticky_tests::netns::Netns;
-use sticky_tests::topology::{NODE, OTHER};
+use sticky_tests::topology::{NODE, OTHER, client};
 use sticky_tests::wait;
 
 use super::{CLIENT_V6, NODE_V6, add_ipv6};
@@ -73,6 +73,14 @@ fn datagrams_find_their_backend_and_answers_their_client() -> anyhow::Result<()>
         (&net.other, OTHER.into(), NODE.into()),
         (&net.clients, CLIENT_V6.into(), NODE_V6.into()),
     ];
+    // One that is known by XDP, and then turns up on the host itself.
+    let known = client(7);
+    let by_xdp = Client::open(&net.clients, known, NODE.into())?.ask(b"by XDP")?;
+    net.node.ip(&format!("addr add {known}/32 dev lo"))?;
+    let by_relay = Client::open(&net.node, known, NODE.into())?.ask(b"by the relay")?;
+    assert_eq!(by_relay, by_xdp, "another backend, or one that saw somebody else");
+    net.node.ip(&format!("addr del {known}/32 dev lo"))?;
+
     let mut open = Vec::new();
     for (from, source, to) in clients {
         let told = node.sticky.where_is(&source.to_string(), "dns")?;
