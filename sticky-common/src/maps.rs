@@ -34,7 +34,16 @@ pub const OUTCOMES: &str = "OUTCOMES";
 pub const SERVICE_IDS: &str = "SERVICE_IDS";
 /// Identity of what each backend index stands for (user space only; for adoption after a restart).
 pub const BACKEND_IDS: &str = "BACKEND_IDS";
+/// What `sticky capture` wants, [`crate::types::capture::Request`].
+pub const CAPTURE: &str = "CAPTURE";
+/// Nanoseconds of the monotonic clock until which packets are wanted; 0: none are. Whoever captures puts it off again and
+/// again, so that a capture that was killed ends by itself.
+pub const CAPTURE_UNTIL: &str = "CAPTURE_UNTIL";
+/// The ring of captured packets.
+pub const CAPTURED: &str = "CAPTURED";
 
+/// Bytes of that ring: a power of two.
+pub const CAPTURED_BYTES: u32 = 4 << 20;
 /// Frontends at most.
 pub const MAX_FRONTENDS: u32 = 65_536;
 /// Services at most. A service index is below the last, whose identity is that of the hash key.

@@ -1,5 +1,7 @@
 //! Keys and values of the maps: `repr(C)`, no padding, addresses and ports as bytes in network order.
 
+pub mod capture;
+
 /// An address of either family, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2). Words in network order, so that the
 /// kernel half copies four of them and not sixteen bytes.
 pub type Addr = [u32; 4];

@@ -7,6 +7,7 @@
 #![no_main]
 
 mod answer;
+mod capture;
 mod choose;
 mod deliver;
 mod flows;
@@ -24,6 +25,7 @@ mod world;
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use sticky_common::types::capture::Event;
 
 /// Chooses; never changes the packet itself. For native mode, where a jumbo frame comes in fragments.
 #[xdp(frags)]
@@ -42,19 +44,30 @@ pub fn sticky_xdp_generic(ctx: XdpContext) -> u32 {
 fn xdp(ctx: &XdpContext) -> u32 {
     let verdict = choose::choose(ctx);
     stats::count_index(verdict.outcome());
+    capture::seen(ctx, verdict.outcome());
     if verdict.passes() { xdp_action::XDP_PASS } else { xdp_action::XDP_DROP }
 }
 
 /// Delivers what `sticky_xdp` chose for, and touches nothing else.
 #[classifier]
 pub fn sticky_deliver(ctx: TcContext) -> i32 {
-    deliver::deliver(&ctx)
+    let kept = capture::keep(&ctx, Event::IN);
+    let verdict = deliver::deliver(&ctx);
+    if kept {
+        capture::emit();
+    }
+    verdict
 }
 
 /// Brings replies of flows that came through a frontend back to their clients, and touches nothing else.
 #[classifier]
 pub fn sticky_reply(ctx: TcContext) -> i32 {
-    reply::reply(&ctx)
+    let kept = capture::keep(&ctx, Event::REPLY);
+    let verdict = reply::reply(&ctx);
+    if kept {
+        capture::emit();
+    }
+    verdict
 }
 
 #[cfg(not(test))]

@@ -2,11 +2,13 @@
 
 use sticky_common::outcome::Outcome;
 
+use crate::capture;
 use crate::maps::{BACKEND_STATS, OUTCOMES};
 
-/// Counts an outcome on this CPU.
+/// Counts an outcome at tc on this CPU.
 #[inline(always)]
 pub fn count(outcome: Outcome) {
+    capture::note(outcome);
     count_index(outcome as u32);
 }
 

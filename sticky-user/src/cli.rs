@@ -2,6 +2,7 @@
 
 mod app;
 mod ask;
+mod capture;
 mod check_config;
 mod detach;
 mod keys;
@@ -113,6 +114,9 @@ enum Command {
         /// A file for `--config`, or a file of services [default: what `sticky run` would use]
         file: Option<PathBuf>,
     },
+    /// Show or save packets with the verdict and backend sticky gave them
+    #[command(after_help = capture::HELP)]
+    Capture(capture::CaptureArgs),
     /// Remove every program, map and rule of sticky from this host
     #[command(after_help = detach::HELP)]
     Detach {
@@ -143,6 +147,7 @@ pub fn run() -> Result<(), Failure> {
         }
         Command::App(app) => app::run(app),
         Command::Keys { command } => keys::run(command),
+        Command::Capture(args) => crate::capture::run(&places.places(), &args.wanted()),
         Command::Detach { force } => detach::run(&places.places(), force),
         Command::CheckConfig { file } => check_config::run(file.as_deref(), &places),
         Command::Completions { shell } => {

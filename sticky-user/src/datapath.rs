@@ -15,6 +15,7 @@ mod log;
 mod netlink;
 mod pins;
 mod sys;
+mod tap;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use clients::Clients;
 pub use counters::View;
 pub use execute::Executor;
 pub use load::OBJECT;
+pub use tap::{Directory, Packet, Tap, Tuple, Whose};
 
 /// What the data path needs to know at its start.
 #[derive(Clone, Debug)]
@@ -63,6 +65,13 @@ pub enum Error {
         "the loaded tables have {loaded} slots, not {wanted}; keep --table-size {loaded}, or run `sticky detach` first"
     )]
     TableSize { loaded: u32, wanted: u32 },
+    #[error(
+        "nothing of this version of sticky is loaded in {}; start it with `sticky run`, or say where with --pin-dir",
+        .0.display()
+    )]
+    NotLoaded(PathBuf),
+    #[error("process {0} captures already, and there is one capture at a time; end it first")]
+    Capturing(u32),
     #[error("{what}: {cause}")]
     Failed { what: String, cause: String },
 }

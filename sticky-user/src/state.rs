@@ -56,16 +56,7 @@ impl StateDir {
     /// The snapshot of an earlier run. `None`: there is none that this version can read.
     #[must_use]
     pub fn last_snapshot(&self) -> Option<Saved> {
-        let path = self.0.join(SNAPSHOT);
-        let read = fs::read(&path).map_err(anyhow::Error::from);
-        match read.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
-            Ok(saved) => Some(saved),
-            Err(error) if is_missing(&error) => None,
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "the last snapshot cannot be read, starting without it");
-                None
-            }
-        }
+        read(&self.0)
     }
 
     /// Keeps a snapshot for a start without the provider. A full disk is a warning, not an end.
@@ -76,6 +67,21 @@ impl StateDir {
             .and_then(|text| replace(&path, &text));
         if let Err(error) = saved {
             tracing::warn!(file = %path.display(), %error, "the snapshot cannot be saved; a start without the provider would serve an older one");
+        }
+    }
+}
+
+/// The last snapshot in a state directory, which need not be ours. `None`: there is none that this version can read.
+#[must_use]
+pub fn read(dir: &Path) -> Option<Saved> {
+    let path = dir.join(SNAPSHOT);
+    let read = fs::read(&path).map_err(anyhow::Error::from);
+    match read.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
+        Ok(saved) => Some(saved),
+        Err(error) if is_missing(&error) => None,
+        Err(error) => {
+            tracing::warn!(file = %path.display(), %error, "the last snapshot cannot be read, going on without it");
+            None
         }
     }
 }

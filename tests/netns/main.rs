@@ -1,6 +1,7 @@
 //! sticky between network namespaces, with backends from a file. Needs root.
 
 mod bodies;
+mod capture;
 mod crash;
 mod explain;
 mod fixture;

@@ -92,6 +92,9 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         maps::RULES,
         maps::RATES,
         maps::ANSWERS,
+        maps::CAPTURE,
+        maps::CAPTURE_UNTIL,
+        maps::CAPTURED,
     ] {
         loader.map_pin_path(name, pins.map(name));
     }

@@ -6,12 +6,13 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use aya::Pod;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{FsType, statfs};
 use sticky_common::ABI_VERSION;
 
 use super::Error;
-use super::sys::links;
+use super::sys::{self, Map, links};
 
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of linux/magic.h.
@@ -40,6 +41,34 @@ impl Pins {
             })?;
         }
         Ok(pins)
+    }
+
+    /// What another process pinned.
+    pub fn open(pin_dir: &Path) -> Result<Self, Error> {
+        let root = pin_dir.join(format!("v{ABI_VERSION}"));
+        let pins = Self { maps: root.join("maps"), links: root.join("links") };
+        if pins.maps.exists() {
+            return Ok(pins);
+        }
+        match fs::read_dir(pin_dir) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Error::NotPermitted {
+                capability: "CAP_DAC_READ_SEARCH",
+                what: format!("read {}", pin_dir.display()),
+            }),
+            _ => Err(Error::NotLoaded(pin_dir.to_owned())),
+        }
+    }
+
+    /// Opens a pinned map.
+    pub fn open_map<K: Pod, V: Pod>(&self, name: &str) -> Result<Map<K, V>, Error> {
+        match sys::get(&self.map(name)) {
+            Ok(fd) => Ok(Map::new(fd)),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(Error::NotPermitted {
+                capability: "CAP_BPF",
+                what: format!("open {}", self.map(name).display()),
+            }),
+            Err(e) => Err(Error::failed(format!("cannot open {}", self.map(name).display()), e)),
+        }
     }
 
     pub fn map(&self, name: &str) -> PathBuf {
@@ -102,7 +131,7 @@ pub fn remove_all(pin_dir: &Path) -> Result<usize, Error> {
     links.sort_by_key(|path| !path.file_name().is_some_and(is_xdp));
     let maps = of("maps");
     for path in &links {
-        links::open(path)
+        sys::get(path)
             .and_then(|link| links::detach(link.as_fd()))
             .map_err(|e| Error::failed(format!("cannot detach {}", path.display()), e))?;
     }

@@ -4,10 +4,13 @@
 
 pub mod links;
 
+use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use aya::Pod;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_map_type};
@@ -86,6 +89,23 @@ pub fn read_single<T: Pod>(fd: BorrowedFd<'_>, len: usize) -> io::Result<Vec<T>>
     // SAFETY: the kernel wrote the whole value, whose size the caller made `len` elements; `T` takes any bits.
     unsafe { value.set_len(len) };
     Ok(value)
+}
+
+/// A value at the beginning of some bytes, and the bytes after it.
+pub fn split<T: Pod>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
+    // SAFETY: there are as many bytes as a value has, and `T` takes any bits.
+    Some((unsafe { head.as_ptr().cast::<T>().read_unaligned() }, rest))
+}
+
+/// Opens what is pinned at a path.
+pub fn get(pin: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = address(path.as_ptr());
+    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// A map of plain keys and values.

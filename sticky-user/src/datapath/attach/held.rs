@@ -11,7 +11,7 @@ use super::xdp::Mode;
 use crate::datapath::load::chain;
 use crate::datapath::pins::Pins;
 use crate::datapath::sys::links::{self, Info};
-use crate::datapath::{Error, foreign};
+use crate::datapath::{Error, foreign, sys};
 
 /// What is attached; the name of its pin says to which interface. In the order in which they are taken off: without XDP no
 /// packet waits for the others.
@@ -68,7 +68,7 @@ impl Held {
     pub fn adopt(pins: Pins) -> Self {
         let mut held = Self { pins, links: BTreeMap::new() };
         for pin in held.pins.links() {
-            let link = links::open(&held.pins.link(&pin));
+            let link = sys::get(&held.pins.link(&pin));
             match (Hook::parse(&pin), link) {
                 (Some((hook, index)), Ok(link)) => {
                     let entry = Entry { hook, index, link, ours: false, fresh: false };
@@ -110,7 +110,7 @@ impl Held {
             Error::failed(format!("cannot pin {}", path.display()), chain(e))
         };
         link.pin(&hidden).map_err(|e| failed(&e))?;
-        let link = links::open(&hidden).map_err(|e| failed(&e))?;
+        let link = sys::get(&hidden).map_err(|e| failed(&e))?;
         // An interface of that name and number may have gone and come between the list and the attachment.
         if links::info(link.as_fd()).map_err(|e| failed(&e))?.ifindex != index {
             self.take_off(&format!("new-{pin}"), &link);

@@ -1,10 +1,7 @@
 //! Links: where they are, in which order, and taking them off at once.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type};
 
@@ -21,16 +18,6 @@ pub struct Info {
     /// 0: the interface is gone, or the link was taken off.
     pub ifindex: u32,
     pub xdp: bool,
-}
-
-/// Opens a pinned link.
-pub fn open(pin: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let mut attr = zeroed();
-    attr.__bindgen_anon_4.pathname = address(path.as_ptr());
-    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel just gave us this descriptor.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// Looks at a link of XDP or tcx.
