@@ -12,6 +12,7 @@ mod follow;
 mod foreign;
 mod load;
 mod log;
+mod migrate;
 mod netlink;
 mod pins;
 mod sys;
@@ -97,14 +98,20 @@ pub struct DataPath {
 /// Loads or adopts, and attaches. `runtime` serves netlink requests; call it outside of any runtime.
 pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<DataPath, Error> {
     let pins = pins::Pins::create(&settings.pin_dir)?;
+    let earlier = migrate::Earlier::find(&settings.pin_dir, &pins)?;
     let mut loaded = load::load(settings, &pins, runtime)?;
     let maps = Arc::new(loaded.maps()?);
     let no_netlink = |e| Error::failed("cannot talk to the kernel's netlink", e);
     // Before the first look, so that nothing is missed after it.
     let changes = follow::changes(runtime).map_err(no_netlink)?;
     let netlink = netlink::Netlink::connect(runtime).map_err(no_netlink)?;
-    let mut hooks =
-        attach::Hooks::new(loaded.programs, pins.clone(), settings.clone(), runtime.clone());
+    let mut hooks = attach::Hooks::new(
+        loaded.programs,
+        pins.clone(),
+        settings.clone(),
+        runtime.clone(),
+        earlier,
+    );
     let links = netlink.links().map_err(|e| Error::failed("cannot list the interfaces", e))?;
     hooks.begin(&links)?;
     let index = Arc::new(ArcSwap::default());

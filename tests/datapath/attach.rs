@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aya::maps::MapData;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp};
 use sticky::control::{DataPath as _, DataPathView as _, Interface};
 use sticky::datapath::XdpMode;
+use sticky_common::ABI_VERSION;
 use sticky_tests::demo::{Backends, LINE_PORT, demo_binary};
 use sticky_tests::lines::LineConnection;
 use sticky_tests::names::{BPF_DIR, unique};
@@ -44,6 +46,28 @@ impl Node {
         let pin_dir = self.rigs[0].pin_dir.clone();
         let next = Rig::adopt(&self.topology.node, &["eth0"], XdpMode::Native, pin_dir).unwrap();
         self.rigs.push(next);
+    }
+
+    /// What is pinned looks as if another version had done so.
+    fn disguise(&self) -> PathBuf {
+        let other = self.rigs[0].pin_dir.join("v0");
+        std::fs::rename(self.pins(), &other).unwrap();
+        other
+    }
+
+    fn pins(&self) -> PathBuf {
+        self.rigs[0].pin_dir.join(format!("v{ABI_VERSION}"))
+    }
+
+    fn serve(&mut self, target: u16) {
+        let backend = Spec(self.backend.into(), UP, 1);
+        let rig = self.rigs.last_mut().unwrap();
+        rig.serve(&self.topology.node, NODE, 80, target, &[backend]).unwrap();
+    }
+
+    fn open(&self, index: u32) -> LineConnection {
+        let open = || LineConnection::open(client(index), vip(80));
+        self.topology.clients.enter(open).unwrap().unwrap()
     }
 
     fn talk(&self) -> anyhow::Result<()> {
@@ -82,8 +106,7 @@ fn replacing_the_programs_loses_no_packet() {
     const ADOPTIONS: usize = 6;
     let mut node = Node::new();
     // Nobody listens there: each segment is answered by one reset.
-    let backend = Spec(node.backend.into(), UP, 1);
-    node.rigs[0].serve(&node.topology.node, NODE, 80, 7, &[backend]).unwrap();
+    node.serve(7);
     let mac = HOST_MAC.map(|byte| format!("{byte:02x}")).join(":");
     node.topology.node.ip(&format!("link set eth0 address {mac}")).unwrap();
     let (mut to, _from) = wire(&node.topology.clients);
@@ -109,8 +132,12 @@ fn replacing_the_programs_loses_no_packet() {
             }
             sent
         });
-        for _ in 0..ADOPTIONS {
+        for round in 0..ADOPTIONS {
+            // Also from one version to another.
+            let earlier = (round % 2 == 1).then(|| node.disguise());
             node.adopt();
+            node.serve(7);
+            assert!(earlier.is_none_or(|dir| !dir.exists()));
         }
         done.store(true, Ordering::Relaxed);
         sender.join().unwrap()
@@ -123,6 +150,37 @@ fn replacing_the_programs_loses_no_packet() {
             panic!("{e:#}: of {sent}, {:?} arrived in {backends} and {clients}", counted())
         });
     assert_eq!(counted(), [sent, sent], "packets at the backend, answers at the client");
+}
+
+#[test]
+fn another_version_goes_over_with_its_connections_if_the_maps_are_alike() {
+    let mut node = Node::new();
+    let mut open: Vec<_> = (0..10).map(|index| node.open(index)).collect();
+    let earlier = node.disguise();
+    node.adopt();
+    let plan_is_empty = {
+        let backend = Spec(node.backend.into(), UP, 1);
+        let rig = node.rigs.last_mut().unwrap();
+        rig.serve(&node.topology.node, NODE, 80, LINE_PORT, &[backend]).unwrap().is_empty()
+    };
+    assert!(plan_is_empty, "what was loaded is known");
+    assert!(!earlier.exists() && node.pins().join("links/reply-4").exists());
+    for connection in &mut open {
+        connection.ask("across the versions").unwrap();
+    }
+    assert_eq!(tcx(&node.topology.node, "eth0").len(), 1);
+
+    // One map is laid out otherwise: nothing can be taken over, and the host is never left to answer.
+    let earlier = node.disguise();
+    let map = earlier.join("maps/BACKEND_IDS");
+    std::fs::remove_file(&map).unwrap();
+    MapData::from_pin(earlier.join("maps/OUTCOMES")).unwrap().pin(&map).unwrap();
+    node.adopt();
+    node.talk().expect("the old programs go on until the new maps are filled");
+    assert!(earlier.exists());
+    node.serve(LINE_PORT);
+    assert!(!earlier.exists());
+    node.talk().unwrap();
 }
 
 #[test]

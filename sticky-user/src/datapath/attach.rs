@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tracing::{info, warn};
 
 use super::load::{self, Programs, chain};
+use super::migrate::Earlier;
 use super::netlink::Link;
 use super::pins::Pins;
 use super::{Error, Settings};
@@ -28,6 +29,8 @@ pub struct Hooks {
     settings: Settings,
     runtime: Handle,
     held: Held,
+    /// Another version, while its programs are not all replaced.
+    earlier: Option<Earlier>,
     /// Whom a hook was moved in front of already.
     contested: HashMap<String, u32>,
     /// The interfaces that clients come in by, as they were last found.
@@ -36,14 +39,21 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    pub fn new(programs: Programs, pins: Pins, settings: Settings, runtime: Handle) -> Self {
-        let held = Held::adopt(pins.clone());
+    pub fn new(
+        programs: Programs,
+        pins: Pins,
+        settings: Settings,
+        runtime: Handle,
+        earlier: Option<Earlier>,
+    ) -> Self {
+        let held = Held::adopt(pins.clone(), earlier.as_ref().map(Earlier::links).as_deref());
         Self {
             programs,
             pins,
             settings,
             runtime,
             held,
+            earlier,
             contested: HashMap::new(),
             sides: BTreeMap::new(),
             shown: Arc::default(),
@@ -57,7 +67,13 @@ impl Hooks {
 
     /// Attaches for the first time. An interface that is not there is waited for; any other failure takes back what was
     /// attached anew.
+    ///
+    /// Not before the first commit where another version's maps could not be taken over: with nothing in ours, packets
+    /// would go to the host.
     pub fn begin(&mut self, links: &HashMap<u32, Link>) -> Result<(), Error> {
+        if self.waits() {
+            return Ok(());
+        }
         let mut problems = self.look_at_clients(links).into_iter();
         match problems.find(|problem| !matches!(problem, Error::NoInterface(_))) {
             None => Ok(()),
@@ -71,11 +87,20 @@ impl Hooks {
     /// Follows what became of the interfaces that clients come in by. What fails is told, shown, and tried again at the next
     /// look.
     pub fn follow_clients(&mut self, links: &HashMap<u32, Link>) {
-        self.look_at_clients(links);
+        if !self.waits() {
+            self.look_at_clients(links);
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.earlier.as_ref().is_some_and(|earlier| !earlier.carried)
     }
 
     /// Puts the reply hook where the backends on `devices` answer.
     pub fn follow_backends(&mut self, devices: &HashSet<u32>, links: &HashMap<u32, Link>) {
+        if self.waits() {
+            return;
+        }
         for index in ends(devices, links) {
             let Some(link) = links.get(&index) else { continue };
             if let Err(e) = self.put_tc(Hook::Reply, &link.name, index) {
@@ -85,9 +110,22 @@ impl Hooks {
         }
     }
 
-    /// Whether clients come in by this interface.
-    pub fn faces_clients(&self, index: u32) -> bool {
-        self.sides.values().any(|side| side.as_ref().is_ok_and(|(at, _)| *at == index))
+    /// What was wanted is in the maps: the programs of another version are replaced now, if they still are there.
+    pub fn committed(&mut self, devices: &HashSet<u32>, links: &HashMap<u32, Link>) {
+        let Some(earlier) = &mut self.earlier else { return };
+        earlier.carried = true;
+        self.look_at_clients(links);
+        self.follow_backends(devices, links);
+        // Hooks that nothing of ours is behind any more.
+        self.held.retain_ours();
+        if let Some(earlier) = self.earlier.take() {
+            earlier.finish();
+        }
+    }
+
+    /// Whether clients come in by the interface of this name.
+    pub fn faces_clients(&self, name: &str) -> bool {
+        self.settings.interfaces.iter().any(|named| named == name)
     }
 
     fn look_at_clients(&mut self, links: &HashMap<u32, Link>) -> Vec<Error> {

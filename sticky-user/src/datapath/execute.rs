@@ -37,6 +37,8 @@ pub struct Executor {
     /// Links at the last look, and where addresses are while these do not change.
     links: HashMap<u32, Link>,
     routes: HashMap<IpAddr, Reach>,
+    /// Where backends answer, at the last look.
+    devices: HashSet<u32>,
     /// Set by whoever hears of a change of routes.
     routes_changed: Arc<AtomicBool>,
 }
@@ -61,6 +63,7 @@ impl Executor {
             rekeyed: false,
             links: HashMap::new(),
             routes: HashMap::new(),
+            devices: HashSet::new(),
             routes_changed,
         }
     }
@@ -135,9 +138,13 @@ impl Executor {
             Ok(index) if self.links.get(&index).is_some_and(|l| l.name == "lo") => {
                 Reach::Not(format!("{addr} is an address of this host"))
             }
-            Ok(index) if self.hooks.faces_clients(index) => Reach::Not(format!(
-                "{addr} is on an interface that clients come in by, so its replies to them would not pass this host"
-            )),
+            Ok(index)
+                if self.links.get(&index).is_some_and(|l| self.hooks.faces_clients(&l.name)) =>
+            {
+                Reach::Not(format!(
+                    "{addr} is on an interface that clients come in by, so its replies to them would not pass this host"
+                ))
+            }
             Ok(index) => Reach::Device(index),
             Err(why) => Reach::Not(why),
         };
@@ -168,12 +175,14 @@ impl DataPath for Executor {
         self.routes.retain(|_, r| matches!(r, Reach::Device(_)));
         let devices: HashSet<u32> = reach.values().filter_map(device).collect();
         self.hooks.follow_backends(&devices, &self.links);
+        self.devices = devices;
         Ok(reach)
     }
 
     fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error> {
         self.write(plan).map_err(|e| failed("write the maps", &e))?;
         self.index.store(Arc::new(Index::new(after, names)));
+        self.hooks.committed(&self.devices, &self.links);
         Ok(())
     }
 

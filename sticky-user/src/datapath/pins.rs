@@ -90,7 +90,8 @@ impl Pins {
     }
 }
 
-fn names(dir: &Path) -> Vec<String> {
+/// Names of what is in a directory.
+pub fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
 }

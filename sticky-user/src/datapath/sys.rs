@@ -108,6 +108,15 @@ pub fn get(pin: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Pins a map at a path.
+pub fn pin(map: &OwnedFd, at: &Path) -> io::Result<()> {
+    let path = CString::new(at.as_os_str().as_bytes())?;
+    let mut attr = zeroed();
+    attr.__bindgen_anon_4.pathname = address(path.as_ptr());
+    attr.__bindgen_anon_4.bpf_fd = map.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
 /// A map of plain keys and values.
 pub struct Map<K, V> {
     fd: OwnedFd,

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::FdLink;
 use tracing::warn;
 
 use super::xdp::Mode;
 use crate::datapath::load::chain;
-use crate::datapath::pins::Pins;
+use crate::datapath::pins::{Pins, names};
 use crate::datapath::sys::links::{self, Info};
 use crate::datapath::{Error, foreign, sys};
 
@@ -48,6 +49,8 @@ impl Hook {
 }
 
 struct Entry {
+    /// Where it is pinned: at first in the directory of the version that made it.
+    path: PathBuf,
     hook: Hook,
     index: u32,
     link: OwnedFd,
@@ -64,18 +67,21 @@ pub struct Held {
 }
 
 impl Held {
-    /// Opens what an earlier process left.
-    pub fn adopt(pins: Pins) -> Self {
+    /// Opens what an earlier process left, also one of another version whose links are in `earlier`.
+    pub fn adopt(pins: Pins, earlier: Option<&Path>) -> Self {
         let mut held = Self { pins, links: BTreeMap::new() };
-        for pin in held.pins.links() {
-            let link = sys::get(&held.pins.link(&pin));
-            match (Hook::parse(&pin), link) {
-                (Some((hook, index)), Ok(link)) => {
-                    let entry = Entry { hook, index, link, ours: false, fresh: false };
+        let ours = held.pins.links().into_iter().map(|pin| (held.pins.link(&pin), pin));
+        let theirs = earlier
+            .into_iter()
+            .flat_map(|dir| names(dir).into_iter().map(move |pin| (dir.join(&pin), pin)));
+        for (path, pin) in ours.chain(theirs).collect::<Vec<_>>() {
+            match (Hook::parse(&pin), sys::get(&path)) {
+                (Some((hook, index)), Ok(link)) if !held.links.contains_key(&pin) => {
+                    let entry = Entry { path, hook, index, link, ours: false, fresh: false };
                     held.links.insert(pin, entry);
                 }
                 // One that was to replace another when its process died.
-                (None, Ok(link)) => held.take_off(&pin, &link),
+                (_, Ok(link)) => take_off(&path, &link),
                 (_, Err(error)) => warn!(pin, %error, "cannot open a pinned link"),
             }
         }
@@ -97,6 +103,11 @@ impl Held {
         if let Some(entry) = self.links.get_mut(pin) {
             links::update(entry.link.as_fd(), program)?;
             entry.ours = true;
+            let path = self.pins.link(pin);
+            if entry.path != path {
+                std::fs::rename(&entry.path, &path)?;
+                entry.path = path;
+            }
         }
         Ok(())
     }
@@ -106,18 +117,17 @@ impl Held {
         let pin = hook.pin(index);
         let path = self.pins.link(&pin);
         let hidden = self.pins.link(&format!("new-{pin}"));
-        let failed = |e: &dyn std::error::Error| {
-            Error::failed(format!("cannot pin {}", path.display()), chain(e))
-        };
+        let failed =
+            |e: &dyn std::error::Error| Error::failed(format!("cannot pin {pin}"), chain(e));
         link.pin(&hidden).map_err(|e| failed(&e))?;
         let link = sys::get(&hidden).map_err(|e| failed(&e))?;
         // An interface of that name and number may have gone and come between the list and the attachment.
         if links::info(link.as_fd()).map_err(|e| failed(&e))?.ifindex != index {
-            self.take_off(&format!("new-{pin}"), &link);
+            take_off(&hidden, &link);
             return Err(Error::NoInterface(foreign::name(index)));
         }
         std::fs::rename(&hidden, &path).map_err(|e| failed(&e))?;
-        let entry = Entry { hook, index, link, ours: true, fresh: true };
+        let entry = Entry { path, hook, index, link, ours: true, fresh: true };
         if let Some(old) = self.links.insert(pin.clone(), entry)
             && let Err(error) = links::detach(old.link.as_fd())
         {
@@ -129,7 +139,7 @@ impl Held {
     /// Takes a link off its interface and removes its pin.
     pub fn remove(&mut self, pin: &str) {
         if let Some(entry) = self.links.remove(pin) {
-            self.take_off(pin, &entry.link);
+            take_off(&entry.path, &entry.link);
         }
     }
 
@@ -144,6 +154,11 @@ impl Held {
     /// Takes off what `keep` refuses.
     pub fn retain(&mut self, keep: impl Fn(Hook, u32) -> bool) {
         self.remove_all(|entry| !keep(entry.hook, entry.index));
+    }
+
+    /// Takes off what carries the program of another process.
+    pub fn retain_ours(&mut self) {
+        self.remove_all(|entry| !entry.ours);
     }
 
     /// Takes off what this process attached.
@@ -163,15 +178,14 @@ impl Held {
             self.remove(&pin);
         }
     }
+}
 
-    fn take_off(&self, pin: &str, link: &OwnedFd) {
-        let path = self.pins.link(pin);
-        if let Err(error) = links::detach(link.as_fd()) {
-            warn!(pin, %error, "cannot take a link off");
-        }
-        if let Err(error) = std::fs::remove_file(&path) {
-            warn!(pin, %error, "cannot remove a pin");
-        }
+fn take_off(path: &Path, link: &OwnedFd) {
+    if let Err(error) = links::detach(link.as_fd()) {
+        warn!(pin = %path.display(), %error, "cannot take a link off");
+    }
+    if let Err(error) = std::fs::remove_file(path) {
+        warn!(pin = %path.display(), %error, "cannot remove a pin");
     }
 }
 
