@@ -111,7 +111,7 @@ fn see(ctx: &XdpContext, outcome: u32) {
     let ifindex = ctx.ingress_ifindex() as u32;
     let start = Event { length, ifindex, outcome, backend, direction: Event::IN, ..Event::NONE };
     let Some(draft) = begin(start) else { return };
-    let wanted = bounded(draft.event.captured);
+    let wanted = bounded(draft);
     // SAFETY: the draft has room for as many bytes; the helper checks the packet.
     if unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, draft.bytes.as_mut_ptr().cast(), wanted) } == 0 {
         emit();
@@ -127,7 +127,7 @@ fn take(ctx: &TcContext, direction: u32) -> bool {
     let outcome = if direction == Event::IN { UNTOLD } else { Outcome::NotOurs as u32 };
     let start = Event { length, ifindex, outcome, direction, ..Event::NONE };
     let Some(draft) = begin(start) else { return false };
-    let wanted = bounded(draft.event.captured);
+    let wanted = bounded(draft);
     // SAFETY: the draft has room for as many bytes; the helper checks the packet.
     unsafe { bpf_skb_load_bytes(skb.cast(), 0, draft.bytes.as_mut_ptr().cast(), wanted) == 0 }
 }
@@ -156,9 +156,12 @@ fn begin(start: Event) -> Option<&'static mut Draft> {
     Some(draft)
 }
 
-/// As many bytes as there are and fit; the verifier wants to see both bounds.
+/// As many bytes as there are and fit. The verifier wants to see both bounds, so the length is read back as a word: of a
+/// register of 64 bits it would lose one.
 #[inline(always)]
-fn bounded(length: u32) -> u32 {
+fn bounded(draft: &Draft) -> u32 {
+    // SAFETY: a reference is readable.
+    let length = unsafe { (&raw const draft.event.captured).read_volatile() };
     if length > Event::MAX_BYTES {
         Event::MAX_BYTES
     } else if length == 0 {

@@ -5,6 +5,7 @@ mod ask;
 mod capture;
 mod check_config;
 mod detach;
+mod doctor;
 mod keys;
 mod run_args;
 
@@ -117,6 +118,9 @@ enum Command {
     /// Show or save packets with the verdict and backend sticky gave them
     #[command(after_help = capture::HELP)]
     Capture(capture::CaptureArgs),
+    /// Check whether this host is fit: kernel, interfaces, Docker, ports, permissions
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
     /// Remove every program, map and rule of sticky from this host
     #[command(after_help = detach::HELP)]
     Detach {
@@ -148,6 +152,7 @@ pub fn run() -> Result<(), Failure> {
         Command::App(app) => app::run(app),
         Command::Keys { command } => keys::run(command),
         Command::Capture(args) => crate::capture::run(&places.places(), &args.wanted()),
+        Command::Doctor(args) => args.run(&places),
         Command::Detach { force } => detach::run(&places.places(), force),
         Command::CheckConfig { file } => check_config::run(file.as_deref(), &places),
         Command::Completions { shell } => {

@@ -8,6 +8,7 @@ mod attach;
 mod clients;
 mod counters;
 mod execute;
+mod features;
 mod follow;
 mod foreign;
 mod load;
@@ -15,6 +16,7 @@ mod log;
 mod migrate;
 mod netlink;
 mod pins;
+mod probe;
 mod sys;
 mod tap;
 
@@ -30,6 +32,7 @@ pub use clients::Clients;
 pub use counters::View;
 pub use execute::Executor;
 pub use load::OBJECT;
+pub use probe::{InterfaceNow, interfaces, probe};
 pub use tap::{Directory, Packet, Tap, Tuple, Whose};
 
 /// What the data path needs to know at its start.

@@ -6,7 +6,6 @@ mod gate;
 mod handover;
 mod life;
 mod parts;
-mod permissions;
 mod publish;
 
 use std::time::Duration;
@@ -16,6 +15,7 @@ use tracing::info;
 
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::permissions;
 use crate::telemetry;
 
 /// Threads for everything but requests, which have their own, and commits, which block.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Counters, InForce, InForceService, Interface};
+use crate::firewall::Bypassed;
 use crate::model::{Backend, LabelError, Service, ServiceConfig, Snapshot};
 use crate::provider::ProviderStatus;
 
@@ -21,6 +22,9 @@ pub struct Status {
     pub datapath: DatapathStatus,
     pub provider: ProviderState,
     pub services: Vec<ServiceStatus>,
+    /// The host's rules that do not hold for a frontend at layer 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub firewall: Vec<Bypassed>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -139,6 +143,7 @@ pub(crate) fn build(parts: &Parts<'_>) -> Status {
             .iter()
             .map(|s| service(s, in_force.get(s.id.as_str()).unwrap_or(&&none), parts))
             .collect(),
+        firewall: Vec::new(),
     }
 }
 

@@ -7,7 +7,8 @@ use sticky_common::outcome::Outcome;
 use tokio::sync::watch;
 
 use crate::clients::ClientTable;
-use crate::control::{Counters, DataPathView, InForce};
+use crate::control::{Counters, DataPathView, InForce, Path};
+use crate::firewall::{Bypassed, Firewall, Guarded};
 use crate::netinfo;
 use crate::provider::Found;
 use crate::proxy::Proxy;
@@ -30,13 +31,35 @@ pub struct Views {
     pub proxy: Arc<Proxy>,
     /// `None`: layer 7 only.
     pub relay: Option<Arc<Relay>>,
+    pub firewall: Firewall,
 }
 
 impl Views {
     /// The state of this node. Reads maps: not for a thread that serves requests.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status_and_outcomes().0
+        Status { firewall: self.bypassed(), ..self.status_and_outcomes().0 }
+    }
+
+    /// The host's rules that do not hold for a frontend at layer 4.
+    fn bypassed(&self) -> Vec<Bypassed> {
+        let Some(in_force) = self.in_force.borrow().clone() else { return Vec::new() };
+        let interfaces = self.data_path.as_ref().map(|d| d.interfaces()).unwrap_or_default();
+        let interfaces: Vec<_> = interfaces.into_iter().map(|interface| interface.name).collect();
+        let named = in_force.snapshot.services.iter().zip(&in_force.services);
+        let frontends: Vec<_> = named
+            .flat_map(|(service, found)| {
+                let at_layer_4 = found.frontends.iter().filter(|f| f.path != Path::Proxy);
+                at_layer_4.map(|f| Guarded {
+                    service: service.name.clone(),
+                    addr: f.frontend.addr,
+                    port: f.frontend.port,
+                    target: f.target,
+                    proto: f.frontend.proto,
+                })
+            })
+            .collect();
+        self.firewall.bypassed(&frontends, &interfaces)
     }
 
     /// The state, and the counters of packets by outcome.

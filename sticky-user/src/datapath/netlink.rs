@@ -5,7 +5,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{Stream, StreamExt, pin_mut};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle as Connection, RouteMessageBuilder};
 use tokio::runtime::Handle;
@@ -17,6 +19,8 @@ pub struct Link {
     /// The bridge it is a port of.
     pub master: Option<u32>,
     pub bridge: bool,
+    pub up: bool,
+    pub mtu: u32,
     /// The XDP program on it.
     pub xdp: Option<u32>,
 }
@@ -76,10 +80,18 @@ fn device(route: &RouteMessage) -> Option<Result<u32, String>> {
 }
 
 fn link(message: LinkMessage) -> Link {
-    let mut link = Link { name: String::new(), master: None, bridge: false, xdp: None };
+    let mut link = Link {
+        name: String::new(),
+        master: None,
+        bridge: false,
+        up: message.header.flags.contains(LinkFlags::Up),
+        mtu: 0,
+        xdp: None,
+    };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge))

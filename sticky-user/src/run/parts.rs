@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use super::handover::{self, Hold, Holdable};
-use super::{gate, permissions, publish};
+use super::{gate, publish};
 use crate::admin::{self, Admin};
 use crate::clients::ClientTable;
 use crate::clients::memory::MemoryTable;
@@ -24,6 +24,7 @@ use crate::control::reconcile::{self, Inputs};
 use crate::control::{self, DataPathView, InForce};
 use crate::datapath;
 use crate::failure::Failure;
+use crate::firewall::Firewall;
 use crate::health;
 use crate::keys;
 use crate::labels::Instance;
@@ -31,6 +32,7 @@ use crate::listeners::HostListeners;
 use crate::metrics::Metrics;
 use crate::model::{Snapshot, State};
 use crate::netinfo;
+use crate::permissions;
 use crate::provider::Found;
 use crate::proxy::{self, Proxy};
 use crate::relay::Relay;
@@ -111,6 +113,7 @@ impl Parts {
             clients,
             proxy: Arc::clone(&proxy),
             relay: relay.clone(),
+            firewall: Firewall::default(),
         });
         let metrics = Arc::new(Metrics::new(Arc::clone(&views)));
         let ready = Arc::new(AtomicBool::new(false));

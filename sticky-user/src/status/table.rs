@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::firewall::Bypassed;
+
 use super::{BackendStatus, ServiceStatus, Status};
 
 const BOLD: Style = Style::new().bold();
@@ -23,6 +25,7 @@ const ID_LETTERS: usize = 12;
 pub fn render(status: &Status) -> String {
     let mut out = String::new();
     head(&mut out, status);
+    firewall(&mut out, status);
     for service in &status.services {
         out.push('\n');
         one(&mut out, service);
@@ -74,6 +77,15 @@ fn head(out: &mut String, status: &Status) {
     );
     if let Some(error) = &provider.error {
         line!(out, "           {RED}{error}{RED:#}");
+    }
+}
+
+fn firewall(out: &mut String, status: &Status) {
+    for Bypassed { service, frontend, rule, instead, .. } in &status.firewall {
+        line!(
+            out,
+            "firewall   {YELLOW}not applied at layer 4{YELLOW:#} to {frontend} of {service}: {rule}; instead: {instead}"
+        );
     }
 }
 

@@ -18,7 +18,7 @@ const SYS_ADMIN: u32 = 21;
 
 /// # Errors
 /// A capability is missing.
-pub(super) fn capabilities(config: &Config) -> Result<(), Failure> {
+pub(crate) fn capabilities(config: &Config) -> Result<(), Failure> {
     if config.interfaces == Interfaces::None {
         return Ok(());
     }
@@ -44,7 +44,7 @@ pub(super) fn descriptors() {
 
 /// # Errors
 /// An address that we shall listen on is taken, or needs a capability.
-pub(super) fn addresses(config: &Config) -> Result<(), Failure> {
+pub(crate) fn addresses(config: &Config) -> Result<(), Failure> {
     for (flag, addr) in [("--http", config.http), ("--admin", config.admin)] {
         if let Some(addr) = addr {
             may_listen(flag, addr, config.takeover)?;
@@ -54,7 +54,7 @@ pub(super) fn addresses(config: &Config) -> Result<(), Failure> {
 }
 
 /// The capabilities that the data path needs and the effective set lacks.
-fn missing(effective: u64) -> Vec<&'static str> {
+pub(crate) fn missing(effective: u64) -> Vec<&'static str> {
     let has = |number: u32| effective & (1 << number) != 0;
     [NET_ADMIN, BPF]
         .into_iter()
@@ -64,7 +64,7 @@ fn missing(effective: u64) -> Vec<&'static str> {
 }
 
 /// Our listeners share their port, so that a successor can open it too: that nobody else has it must be asked for.
-fn may_listen(flag: &str, addr: SocketAddr, takeover: bool) -> Result<(), Failure> {
+pub(crate) fn may_listen(flag: &str, addr: SocketAddr, takeover: bool) -> Result<(), Failure> {
     match TcpListener::bind(addr) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && takeover => Ok(()),

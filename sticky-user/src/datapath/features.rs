@@ -1,0 +1,86 @@
+//! What drivers say of XDP: the kernel's `netdev` family of generic netlink (Documentation/netlink/specs/netdev.yaml, 6.3).
+
+use std::collections::HashMap;
+
+use futures_util::StreamExt;
+use netlink_packet_core::{
+    DecodeError, Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
+    ParseableParametrized, parse_u32, parse_u64,
+};
+use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+
+/// NETDEV_CMD_DEV_GET.
+const DEV_GET: u8 = 1;
+const IFINDEX: u16 = 1;
+const XDP_FEATURES: u16 = 3;
+/// NETDEV_XDP_ACT_BASIC: XDP_PASS, XDP_DROP, XDP_ABORTED and XDP_TX in the driver.
+const BASIC: u64 = 1;
+
+/// What one driver has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    index: u32,
+    bits: u64,
+}
+
+impl Features {
+    pub fn native(self) -> bool {
+        self.bits & BASIC != 0
+    }
+}
+
+impl GenlFamily for Features {
+    fn family_name() -> &'static str {
+        "netdev"
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
+
+    fn command(&self) -> u8 {
+        DEV_GET
+    }
+}
+
+/// The question has no attributes: all devices are meant.
+impl Emitable for Features {
+    fn buffer_len(&self) -> usize {
+        0
+    }
+
+    fn emit(&self, _: &mut [u8]) {}
+}
+
+impl ParseableParametrized<[u8], GenlHeader> for Features {
+    fn parse_with_param(payload: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
+        let mut found = Self::default();
+        for attribute in NlasIterator::new(payload) {
+            let attribute = attribute?;
+            match attribute.kind() {
+                IFINDEX => found.index = parse_u32(attribute.value())?,
+                XDP_FEATURES => found.bits = parse_u64(attribute.value())?,
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// By interface. Empty: the kernel does not say.
+pub async fn xdp() -> HashMap<u32, Features> {
+    let mut all = HashMap::new();
+    let Ok((connection, mut handle, _)) = genetlink::new_connection() else { return all };
+    let connection = tokio::spawn(connection);
+    let mut question = NetlinkMessage::from(GenlMessage::from_payload(Features::default()));
+    question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    if let Ok(mut answers) = handle.request(question).await {
+        while let Some(Ok(answer)) = answers.next().await {
+            if let NetlinkPayload::InnerMessage(GenlMessage { payload, .. }) = answer.payload {
+                all.insert(payload.index, payload);
+            }
+        }
+    }
+    connection.abort();
+    all
+}
