@@ -256,6 +256,10 @@ pub struct Backend {
     pub state: State,
     /// Why it is not up.
     pub reason: Option<String>,
+    /// An update will soon put another in its place. It takes new clients all the same, but who has just lost a backend is
+    /// spared a second move.
+    #[serde(default)]
+    pub outgoing: bool,
 }
 
 /// Contract, section 6.1. A backend that is gone is no longer in the snapshot.

@@ -97,6 +97,7 @@ pub fn task(backend: &Backend, state: State) -> model::Backend {
         weight: 1,
         state,
         reason: None,
+        outgoing: false,
     }
 }
 

@@ -101,3 +101,38 @@ fn start_first() {
 fn stop_first() {
     replace(false);
 }
+
+/// Who loses a backend in an update goes to one that stays, so that it moves once; who is new goes anywhere.
+#[test]
+fn a_client_is_not_moved_to_a_backend_that_is_next() {
+    let backends: Vec<_> = (0..5).map(|i| Backend::start(&format!("b{i}"))).collect();
+    let bench = Bench::new(Vec::new());
+    let publish = |ended: usize| {
+        let mut s = service("s", &[], learn);
+        s.backends = backends.iter().map(|b| task(b, State::Up)).collect();
+        for backend in &mut s.backends[..4] {
+            backend.outgoing = true;
+        }
+        for backend in &mut s.backends[..ended] {
+            backend.state = State::Draining(DrainMode::Connections);
+        }
+        bench.publish(vec![s]);
+    };
+    publish(0);
+    let mut jars: Vec<Jar> = (0..40).map(|_| Jar::default()).collect();
+    let mut all = || -> Vec<String> {
+        let got = |jar: &mut Jar| {
+            let answer = jar.get(bench.addr, "/ping").text();
+            answer.split(' ').next().unwrap_or_default().to_owned()
+        };
+        jars.iter_mut().map(got).collect()
+    };
+    let first = all();
+    assert!((0..5).all(|i| first.contains(&format!("b{i}"))), "new ones go anywhere: {first:?}");
+    publish(2);
+    let moved = all();
+    for (before, after) in first.iter().zip(&moved) {
+        let ended = ["b0", "b1"].contains(&before.as_str());
+        assert_eq!(after, if ended { "b4" } else { before });
+    }
+}

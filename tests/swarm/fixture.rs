@@ -69,6 +69,21 @@ impl SwarmNode {
         Ok(tasks)
     }
 
+    /// Waits until an update of a service is complete, its old tasks have ended and sticky knows all of that.
+    pub fn wait_updated(&self, service: &str, replicas: usize) -> anyhow::Result<Vec<Task>> {
+        let path = format!("/services/{service}");
+        sticky_tests::wait::until_true("the update to complete", Duration::from_secs(90), || {
+            Ok(self.swarm.daemon.api(&path)?["UpdateStatus"]["State"] == "completed")
+        })?;
+        let tasks = self.swarm.wait_running(service, replicas)?;
+        let backends = |entry: &Value| entry["backends"].as_array().map_or(0, Vec::len);
+        let limit = Duration::from_secs(20);
+        self.sticky.wait_service(service, "the old tasks are gone", limit, |entry| {
+            up(entry) == replicas && backends(entry) == replicas
+        })?;
+        Ok(tasks)
+    }
+
     /// Waits until sticky has `replicas` backends of `demo` up with this affinity.
     pub fn wait(&self, affinity: &str, replicas: usize) -> anyhow::Result<Value> {
         self.sticky.wait_service(

@@ -7,5 +7,6 @@ mod harness;
 mod relay;
 mod scaling;
 mod seeds;
+mod sessions;
 mod survival;
 mod watch;

@@ -32,7 +32,7 @@ fn nothing_moves_that_need_not_and_maps_follow_within_a_second() -> anyhow::Resu
 
     let (tasks, stop) = (Tasks::start(&tasks), AtomicBool::new(false));
     let (tasks, visits, talking, mut broken, steps) = std::thread::scope(|scope| {
-        let tasks = scope.spawn(|| tasks.watch(&node.swarm, &stop));
+        let tasks = scope.spawn(|| tasks.watch(&node.swarm, "demo", &stop));
         let visits = scope.spawn(|| Visits::watch(&node.net.clients, known, &stop));
         let talking = scope.spawn(|| talk(talking, &stop));
         let steps: anyhow::Result<Vec<_>> = [(10, 10_000), (3, 20_000), (8, 30_000)]

@@ -1,15 +1,44 @@
 //! First-session survival: the measure by which Interlock's generated configuration keeps 32 sessions of 200.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
 use sticky_tests::load;
+use sticky_tests::swarm::Task;
 use sticky_tests::topology::vip;
+use sticky_tests::wait;
 
 use crate::fixture::{COOKIE, SwarmNode};
+use crate::sessions::{self, Seen};
+use crate::watch::Tasks;
+
+const CLIENTS: u32 = 200;
+/// The two modes side by side: service, its host, its first client.
+const MODES: [(&str, &str, u32); 2] = [("demo", "demo.local", 0), ("insert", "insert.local", 1000)];
 
 #[test]
 fn all_of_200_clients_keep_their_first_session() -> anyhow::Result<()> {
     let node = SwarmNode::start()?;
     let tasks = node.deploy("cookie", 5, &[&COOKIE])?;
-    let clients = load::sessions(&node.net.clients, 200, 40, vip(80))?;
+    at_rest(&node, &tasks)?;
+    let network = ["--name", "insert", "--network", "demo", "--replicas", "5"];
+    let labels = [
+        "--label=com.docker.lb.hosts=insert.local",
+        "--label=com.docker.lb.port=8080",
+        "--label=sticky.cookie.mode=insert",
+    ];
+    node.swarm.create(&[&network[..], &labels].concat())?;
+    node.swarm.wait_running("insert", 5)?;
+    node.sticky.wait_up("insert", 5, Duration::from_secs(20))?;
+    scaling(&node)?;
+    update(&node)
+}
+
+/// Nothing changes: the sessions stay, and the load is shared.
+fn at_rest(node: &SwarmNode, tasks: &[Task]) -> anyhow::Result<()> {
+    let clients = load::sessions(&node.net.clients, CLIENTS, 40, vip(80))?;
     let kept = clients.values().filter(|client| client.kept()).count();
     println!("{kept} of {} clients kept their first session", clients.len());
     assert_eq!((kept, clients.len()), (200, 200));
@@ -17,8 +46,8 @@ fn all_of_200_clients_keep_their_first_session() -> anyhow::Result<()> {
         clients.values().all(|client| client.upstreams.len() == 1),
         "a client had two backends"
     );
-    for task in &tasks {
-        let entry = node.sticky.service("demo")?;
+    let entry = node.sticky.service("demo")?;
+    for task in tasks {
         let backend = entry["backends"]
             .as_array()
             .into_iter()
@@ -29,4 +58,122 @@ fn all_of_200_clients_keep_their_first_session() -> anyhow::Result<()> {
         assert!(requests > 400, "{} had {requests} requests: {entry}", task.id);
     }
     Ok(())
+}
+
+/// 5 -> 6 -> 9 -> 5: only those move whose task leaves.
+fn scaling(node: &SwarmNode) -> anyhow::Result<()> {
+    let seen = meanwhile(node, || {
+        for replicas in [6, 9, 5] {
+            for (service, ..) in MODES {
+                node.swarm.scale(service, replicas)?;
+            }
+            for (service, ..) in MODES {
+                node.swarm.wait_running(service, replicas)?;
+                node.sticky.wait_up(service, replicas, Duration::from_secs(20))?;
+            }
+            // Everybody comes by once more.
+            std::thread::sleep(Duration::from_millis(800));
+        }
+        Ok(())
+    })?;
+    for (service, tasks, clients) in seen {
+        let kept = clients.iter().filter(|client| client.kept()).count();
+        let allowed = |client: &Seen| {
+            client.moves.len() == 1
+                && client.moves.iter().all(|(at, from, _)| !tasks.served(from, *at))
+        };
+        let moved = clients.iter().filter(|client| !client.kept() && allowed(client)).count();
+        println!(
+            "{service}: {kept} of {CLIENTS} kept their first session, {moved} had a task that left"
+        );
+        let wrong: Vec<_> = clients.iter().filter(|c| !c.kept() && !allowed(c)).take(3).collect();
+        assert!(
+            wrong.is_empty(),
+            "{service}: {} moved for no reason: {wrong:#?}",
+            CLIENTS as usize - kept - moved
+        );
+    }
+    Ok(())
+}
+
+/// A start-first update of all tasks: each client moves once, when its task is ordered to stop.
+fn update(node: &SwarmNode) -> anyhow::Result<()> {
+    let seen = meanwhile(node, || {
+        for (service, ..) in MODES {
+            let order = ["--update-order", "start-first", "--update-delay", "0s"];
+            let what = ["--env-add", "VERSION=2", "--no-resolve-image"];
+            node.swarm.docker(
+                &[&["service", "update", "--detach", "--quiet"], &order[..], &what, &[service]]
+                    .concat(),
+            )?;
+        }
+        for (service, ..) in MODES {
+            node.wait_updated(service, 5)?;
+        }
+        std::thread::sleep(Duration::from_millis(800));
+        Ok(())
+    })?;
+    for (service, tasks, clients) in seen {
+        let late: Vec<Duration> = clients
+            .iter()
+            .flat_map(|client| &client.moves)
+            .filter_map(|(at, from, _)| Some(at.saturating_duration_since(*tasks.ended.get(from)?)))
+            .collect();
+        let counts: BTreeSet<usize> = clients.iter().map(|client| client.moves.len()).collect();
+        println!(
+            "{service}: moves of each client {counts:?}, latest {:?} after its task was ordered to stop",
+            late.iter().max()
+        );
+        let early = clients
+            .iter()
+            .flat_map(|client| &client.moves)
+            .filter(|(at, from, _)| tasks.served(from, *at));
+        assert_eq!(early.count(), 0, "{service}: moved before the order");
+        assert_eq!(
+            counts,
+            BTreeSet::from([1]),
+            "{service}: {:#?}",
+            clients.iter().find(|c| c.moves.len() != 1)
+        );
+    }
+    Ok(())
+}
+
+type Watched = (&'static str, Tasks, Vec<Seen>);
+
+/// Does something while clients of both modes come by all the time.
+fn meanwhile(
+    node: &SwarmNode,
+    something: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Watched>> {
+    let (stop, ready) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    std::thread::scope(|scope| {
+        let (stop, ready) = (&stop, &ready);
+        let watching = MODES.map(|(service, host, first)| {
+            let clients = scope.spawn(move || {
+                sessions::watch(&node.net.clients, (host, first, CLIENTS), vip(80), ready, stop)
+            });
+            let tasks = scope.spawn(move || {
+                let now = Tasks::start(&node.swarm.serving(service)?);
+                now.watch(&node.swarm, service, stop)
+            });
+            (service, tasks, clients)
+        });
+        let all = CLIENTS as usize * MODES.len();
+        let everybody = || Ok(ready.load(Ordering::Relaxed) == all);
+        let done =
+            wait::until_true("all clients to have a session", Duration::from_secs(20), everybody)
+                .and_then(|()| something());
+        stop.store(true, Ordering::Relaxed);
+        let mut seen = Vec::new();
+        for (service, tasks, clients) in watching {
+            let clients = clients.join().expect("it asserts nothing")?;
+            let failures: Vec<_> = clients.iter().flat_map(|client| &client.failures).collect();
+            let requests: usize = clients.iter().map(|client| client.requests).sum();
+            println!("{service}: {requests} requests, {} failed", failures.len());
+            assert!(failures.is_empty(), "{service}: {failures:#?}");
+            seen.push((service, tasks.join().expect("it asserts nothing")?, clients));
+        }
+        done.map(|()| seen)
+    })
 }

@@ -27,10 +27,10 @@ impl Tasks {
     }
 
     /// Asks the manager again and again until `stop`.
-    pub fn watch(self, swarm: &Swarm, stop: &AtomicBool) -> anyhow::Result<Self> {
+    pub fn watch(self, swarm: &Swarm, service: &str, stop: &AtomicBool) -> anyhow::Result<Self> {
         let mut seen = self;
         while !stop.load(Ordering::Relaxed) {
-            let serving = swarm.serving("demo")?;
+            let serving = swarm.serving(service)?;
             let now = Instant::now();
             let serving: BTreeSet<_> =
                 serving.iter().map(|task| task.instance().to_owned()).collect();

@@ -249,5 +249,6 @@ fn backend(
         weight: 1,
         state,
         reason: reason.map(ToOwned::to_owned),
+        outgoing: false,
     })
 }

@@ -190,6 +190,7 @@ impl Reader {
             weight,
             state,
             reason,
+            outgoing: false,
         });
     }
 

@@ -21,6 +21,7 @@ fn service(addr: SocketAddr, path: Option<&str>) -> Service {
         weight: 1,
         state: State::Up,
         reason: None,
+        outgoing: false,
     };
     let config = ServiceConfig {
         hosts: vec![HostPattern::Exact("demo.local".to_owned())],

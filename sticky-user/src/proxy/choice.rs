@@ -236,8 +236,13 @@ impl Chooser<'_> {
                 }
             }
         }
-        let at = service.better_of_two(self.random, self.failed, self.now_ms)?;
-        Some((at, presented.reason()))
+        let reason = presented.reason();
+        let (random, failed, now_ms) = (self.random, self.failed, self.now_ms);
+        let at = match reason {
+            Reason::Repinned => service.lasting(random, failed, now_ms)?,
+            _ => service.better_of_two(random, failed, now_ms)?,
+        };
+        Some((at, reason))
     }
 
     /// What the shared hash goes by: the first named cookie in `hash` mode, or a header without a part of ours.

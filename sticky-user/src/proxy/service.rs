@@ -55,6 +55,8 @@ pub(super) struct Backend {
     pub shown: HeaderValue,
     pub state: State,
     pub weight: u32,
+    /// An update is about to replace it.
+    pub outgoing: bool,
     /// Number of the pool of its upstream connections.
     pub pool: u64,
     pub stats: Arc<BackendStats>,
@@ -83,6 +85,7 @@ impl Service {
                 shown: shown.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
                 state: backend.state,
                 weight: backend.weight.max(1),
+                outgoing: backend.outgoing,
                 pool,
                 stats,
             });

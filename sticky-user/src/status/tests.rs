@@ -19,6 +19,7 @@ pub(crate) fn backend(id: &str, name: &str, state: State) -> Backend {
         weight: 1,
         state,
         reason: None,
+        outgoing: false,
     }
 }
 

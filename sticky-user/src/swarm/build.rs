@@ -133,6 +133,7 @@ fn virtual_address(
         weight: 1,
         state: State::Up,
         reason: None,
+        outgoing: false,
     }]
 }
 
@@ -190,6 +191,7 @@ fn backend(
                 (State::Down, Some(format!("on {node_name}: not reachable from here yet")));
         }
     }
+    let outgoing = view.updating.as_ref().is_some_and(|since| task.created_at < *since);
     Some(Backend {
         id: task.id.clone(),
         name,
@@ -200,6 +202,7 @@ fn backend(
         weight: 1,
         state,
         reason,
+        outgoing,
     })
 }
 
@@ -260,7 +263,7 @@ pub(super) fn unsettled(cluster: &Cluster, instance: &Instance) -> HashSet<Strin
         Phase::After => false,
     };
     ours.filter(|service| {
-        service.updating
+        service.updating.is_some()
             || cluster.tasks.get(&service.id).is_some_and(|tasks| tasks.iter().any(moving))
     })
     .map(|service| service.id.clone())

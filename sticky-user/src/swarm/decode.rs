@@ -20,11 +20,12 @@ pub(super) fn service(service: Service) -> Option<ServiceView> {
     let sorted = |labels: Option<HashMap<String, String>>| {
         labels.into_iter().flatten().collect::<BTreeMap<_, _>>()
     };
-    let updating = service.update_status.and_then(|update| update.state);
+    let update = service.update_status.unwrap_or_default();
+    let updating = matches!(update.state, Some(Update::UPDATING | Update::ROLLBACK_STARTED));
     Some(ServiceView {
         id: service.id?,
         name: spec.name.unwrap_or_default(),
-        created_at: service.created_at.unwrap_or_default().trim_end_matches('Z').to_owned(),
+        created_at: time(service.created_at),
         labels: sorted(spec.labels),
         container_labels: sorted(template.container_spec.and_then(|container| container.labels)),
         // Before Swarm has given it its ports, a service has only those it asks for.
@@ -47,7 +48,7 @@ pub(super) fn service(service: Service) -> Option<ServiceView> {
             .flatten()
             .filter_map(|vip| Some((vip.network_id?, address(&vip.addr?)?)))
             .collect(),
-        updating: matches!(updating, Some(Update::UPDATING | Update::ROLLBACK_STARTED)),
+        updating: updating.then(|| time(update.started_at)),
         removed: false,
     })
 }
@@ -68,6 +69,7 @@ pub(super) fn task(task: Task) -> Option<TaskView> {
     Some(TaskView {
         id: task.id?,
         service: task.service_id?,
+        created_at: time(task.created_at),
         slot: task.slot.and_then(|slot| u64::try_from(slot).ok()).unwrap_or(0),
         node: task.node_id.unwrap_or_default(),
         container: status
@@ -154,6 +156,11 @@ pub(super) fn container(container: ContainerSummary) -> Option<(String, Vec<Loca
         .collect();
     addresses.sort_by(|a, b| a.network.cmp(&b.network));
     Some((container.id?, addresses))
+}
+
+/// RFC 3339 in UTC, so that texts sort as times do.
+fn time(text: Option<String>) -> String {
+    text.unwrap_or_default().trim_end_matches('Z').to_owned()
 }
 
 fn port(port: &EndpointPortConfig) -> Option<PortView> {

@@ -44,8 +44,8 @@ pub(super) struct ServiceView {
     pub(super) networks: Vec<String>,
     /// Virtual addresses, by network id.
     pub(super) vips: Vec<(String, IpAddr)>,
-    /// Swarm is replacing its tasks.
-    pub(super) updating: bool,
+    /// Since when Swarm is replacing its tasks, in the form of `created_at`.
+    pub(super) updating: Option<String>,
     /// Swarm does not know it any more, but some of its tasks have not ended.
     pub(super) removed: bool,
 }
@@ -63,6 +63,8 @@ pub(super) struct PortView {
 pub(super) struct TaskView {
     pub(super) id: String,
     pub(super) service: String,
+    /// In the form of a service's.
+    pub(super) created_at: String,
     /// 0 in a global service.
     pub(super) slot: u64,
     pub(super) node: String,

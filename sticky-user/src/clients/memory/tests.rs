@@ -15,6 +15,7 @@ fn task(id: &str, state: State) -> Task {
         weight: 1,
         state,
         reason: None,
+        outgoing: false,
     }
 }
 

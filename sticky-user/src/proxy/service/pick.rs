@@ -26,7 +26,30 @@ impl Service {
         failed: &[u64],
         now_ms: u64,
     ) -> Option<usize> {
-        let open = |at: usize| self.is_open(at, failed) && !self.full(at);
+        self.better_of(random, now_ms, |at| self.is_open(at, failed) && !self.full(at))
+    }
+
+    /// The same for a client that has just lost its backend: where an update is under way, one that will not be replaced
+    /// next, so that the client moves once and not with every step.
+    pub(in crate::proxy) fn lasting(
+        &self,
+        random: &Random,
+        failed: &[u64],
+        now_ms: u64,
+    ) -> Option<usize> {
+        let stays = |at: usize| self.backends.get(at).is_some_and(|backend| !backend.outgoing);
+        let open = |at: usize| {
+            stays(at) && self.is_open(at, failed) && !self.full(at) && !self.ejected(at, now_ms)
+        };
+        self.better_of(random, now_ms, open).or_else(|| self.better_of_two(random, failed, now_ms))
+    }
+
+    fn better_of(
+        &self,
+        random: &Random,
+        now_ms: u64,
+        open: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         if let &[(_, only)] = self.takers.as_slice() {
             return Some(only).filter(|at| open(*at));
         }
@@ -36,7 +59,7 @@ impl Service {
             .draw(random, None, warm)
             .or_else(|| self.draw(random, None, fit))
             // Ejection and warming up never leave nobody.
-            .or_else(|| self.draw(random, None, open))?;
+            .or_else(|| self.draw(random, None, &open))?;
         let Some(second) = self.draw(random, Some(first), warm) else { return Some(first) };
         Some(if self.load(second) < self.load(first) { second } else { first })
     }

@@ -253,3 +253,20 @@ fn a_look_at_some_services_leaves_the_others_alone() {
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["b.1"]);
 }
+
+#[test]
+fn tasks_of_before_an_update_are_outgoing_while_it_goes_on() {
+    let mut demo = service("a", "1", &HASHED, &[port(80, 8080, false)]);
+    demo.updating = Some("2026-11-22T10:00:05.12".to_owned());
+    let mut tasks: Vec<TaskView> =
+        (1..=2).map(|slot| task("a", slot, "here", Phase::Running, true)).collect();
+    tasks[0].created_at = "2026-11-22T10:00:05.1".to_owned();
+    tasks[1].created_at = "2026-11-22T10:00:05.123".to_owned();
+    let outgoing = |demo: &ServiceView| -> Vec<bool> {
+        let found = services(&cluster(vec![demo.clone()], tasks.clone()));
+        found[0].backends.iter().map(|backend| backend.outgoing).collect()
+    };
+    assert_eq!(outgoing(&demo), [true, false]);
+    demo.updating = None;
+    assert_eq!(outgoing(&demo), [false, false]);
+}
