@@ -9,4 +9,5 @@ mod scaling;
 mod seeds;
 mod sessions;
 mod survival;
+mod updates;
 mod watch;

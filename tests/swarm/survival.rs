@@ -100,7 +100,14 @@ fn scaling(node: &SwarmNode) -> anyhow::Result<()> {
 fn update(node: &SwarmNode) -> anyhow::Result<()> {
     let seen = meanwhile(node, || {
         for (service, ..) in MODES {
-            let order = ["--update-order", "start-first", "--update-delay", "0s"];
+            let order = [
+                "--update-order",
+                "start-first",
+                "--update-delay",
+                "0s",
+                "--update-monitor",
+                "1ms",
+            ];
             let what = ["--env-add", "VERSION=2", "--no-resolve-image"];
             node.swarm.docker(
                 &[&["service", "update", "--detach", "--quiet"], &order[..], &what, &[service]]
