@@ -6,6 +6,7 @@ mod capture;
 mod check_config;
 mod detach;
 mod doctor;
+mod drain;
 mod keys;
 mod run_args;
 
@@ -121,6 +122,20 @@ enum Command {
     /// Check whether this host is fit: kernel, interfaces, Docker, ports, permissions
     #[command(after_help = doctor::HELP)]
     Doctor(doctor::DoctorArgs),
+    /// Send no new client to a backend, a service or a node; its own clients stay
+    #[command(after_help = drain::HELP)]
+    Drain {
+        /// Name or id as `sticky status` shows it; `service:NAME` or `node:NAME` where there are several
+        #[arg(value_name = "BACKEND|SERVICE|NODE")]
+        what: String,
+    },
+    /// Take a drain back
+    #[command(after_help = drain::HELP)]
+    Undrain {
+        /// What was drained
+        #[arg(value_name = "BACKEND|SERVICE|NODE")]
+        what: String,
+    },
     /// Remove every program, map and rule of sticky from this host
     #[command(after_help = detach::HELP)]
     Detach {
@@ -153,6 +168,8 @@ pub fn run() -> Result<(), Failure> {
         Command::Keys { command } => keys::run(command),
         Command::Capture(args) => crate::capture::run(&places.places(), &args.wanted()),
         Command::Doctor(args) => args.run(&places),
+        Command::Drain { what } => drain::run(&places.places().socket, what, false),
+        Command::Undrain { what } => drain::run(&places.places().socket, what, true),
         Command::Detach { force } => detach::run(&places.places(), force),
         Command::CheckConfig { file } => check_config::run(file.as_deref(), &places),
         Command::Completions { shell } => {

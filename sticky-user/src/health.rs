@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::model::{Backend, Snapshot, State};
+use crate::model::{Backend, DrainMode, Snapshot, State};
 use crate::provider::Found;
 use check::Checker;
 use journal::Journal;
@@ -197,9 +197,13 @@ fn verdicts(saved: &Snapshot) -> HashMap<Key, Verdict> {
     backends.map(|(key, backend)| (key, Verdict::known(backend))).collect()
 }
 
-/// Checks decide between a running task's states; what Swarm or the operator ordered stands above them.
+/// Checks decide between a running task's states; what Swarm or the operator ordered stands above them, but for a backend
+/// that is to keep its clients and does not answer them.
 fn apply(backend: &mut Backend, verdict: &Verdict) {
-    if backend.state == State::Up {
+    let lost = verdict.state == State::Down;
+    // Whoever keeps its sessions must answer them.
+    if backend.state == State::Up || (lost && backend.state == State::Draining(DrainMode::Sessions))
+    {
         backend.state = verdict.state;
         backend.reason.clone_from(&verdict.reason);
     }

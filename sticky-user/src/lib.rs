@@ -12,6 +12,7 @@ pub mod control;
 pub mod datapath;
 pub mod docker;
 pub mod doctor;
+pub mod drains;
 pub mod failure;
 pub mod file_provider;
 pub mod firewall;

@@ -6,6 +6,7 @@ pub mod client;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -14,18 +15,23 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{json, text};
+use crate::drains::{Order, Refused};
 use crate::views::Views;
 use crate::whereis::Question;
 pub use claim::{Claim, ClaimError};
 
+/// How long an order waits until it is in force before it is answered all the same.
+const IN_FORCE: Duration = Duration::from_secs(3);
 /// Longest request.
 const MAX_BODY: usize = 64 * 1024;
 
 pub(crate) const STATUS: &str = "/v1/status";
+pub(crate) const DRAIN: &str = "/v1/drain";
 pub(crate) const WHERE: &str = "/v1/where";
 pub(crate) const HANDOVER_BEGIN: &str = "/v1/handover/begin";
 pub(crate) const HANDOVER_FINISH: &str = "/v1/handover/finish";
@@ -54,7 +60,7 @@ pub async fn serve(claim: Claim, views: Arc<Views>, handover: mpsc::Sender<Hando
             }
             Err(error) => {
                 tracing::warn!(%error, "the control socket does not accept, trying again");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
@@ -94,6 +100,7 @@ async fn answer(
             }
         }
         (&Method::POST, WHERE) => locate(request, views).await,
+        (&Method::POST, DRAIN) => drain(request, views).await,
         (&Method::POST, HANDOVER_BEGIN) => {
             let (done, ready) = oneshot::channel();
             let sent = handover.send(Handover::Begin(done)).await.is_ok();
@@ -114,17 +121,38 @@ async fn answer(
 }
 
 async fn locate(request: Request<Incoming>, views: Arc<Views>) -> Response<Full<Bytes>> {
-    let body = match Limited::new(request.into_body(), MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
-    };
-    let question: Question = match serde_json::from_slice(&body) {
+    let question: Question = match read(request).await {
         Ok(question) => question,
-        Err(error) => return text(StatusCode::BAD_REQUEST, error.to_string()),
+        Err(error) => return text(StatusCode::BAD_REQUEST, error),
     };
     match tokio::task::spawn_blocking(move || views.locate(&question)).await {
         Ok(Ok(answers)) => json(&answers),
         Ok(Err(unknown)) => text(StatusCode::NOT_FOUND, unknown.to_string()),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     }
+}
+
+async fn drain(request: Request<Incoming>, views: Arc<Views>) -> Response<Full<Bytes>> {
+    let order: Order = match read(request).await {
+        Ok(order) => order,
+        Err(error) => return text(StatusCode::BAD_REQUEST, error),
+    };
+    let ordering = Arc::clone(&views);
+    match tokio::task::spawn_blocking(move || ordering.drain(&order)).await {
+        Ok(Ok(done)) => {
+            views.drained(IN_FORCE).await;
+            json(&done)
+        }
+        Ok(Err(refused @ Refused::NotKept(_))) => {
+            text(StatusCode::INTERNAL_SERVER_ERROR, refused.to_string())
+        }
+        Ok(Err(refused)) => text(StatusCode::NOT_FOUND, refused.to_string()),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, String> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
 }

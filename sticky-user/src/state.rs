@@ -1,4 +1,4 @@
-//! The state directory: generated keys and the last snapshot, for nobody else's eyes.
+//! The state directory: generated keys, the last snapshot and the operator's drains, for nobody else's eyes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -9,9 +9,11 @@ use std::time::SystemTime;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::drains::Drain;
 use crate::model::Snapshot;
 
 const SNAPSHOT: &str = "snapshot.json";
+const DRAINS: &str = "drains.json";
 
 /// A directory with mode 0700.
 #[derive(Clone, Debug)]
@@ -57,6 +59,30 @@ impl StateDir {
     #[must_use]
     pub fn last_snapshot(&self) -> Option<Saved> {
         read(&self.0)
+    }
+
+    /// What the operator drained in an earlier run.
+    #[must_use]
+    pub fn drains(&self) -> Vec<Drain> {
+        let path = self.0.join(DRAINS);
+        let read = fs::read(&path).map_err(anyhow::Error::from);
+        match read.and_then(|text| Ok(serde_json::from_slice(&text)?)) {
+            Ok(drains) => drains,
+            Err(error) if is_missing(&error) => Vec::new(),
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "the drains of the operator cannot be read, nothing is drained");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Keeps what the operator drains.
+    ///
+    /// # Errors
+    /// The file system refuses; what was kept before stays.
+    pub fn save_drains(&self, drains: &[Drain]) -> io::Result<()> {
+        let text = serde_json::to_vec(drains).map_err(io::Error::other)?;
+        replace(&self.0.join(DRAINS), &text)
     }
 
     /// Keeps a snapshot for a start without the provider. A full disk is a warning, not an end.

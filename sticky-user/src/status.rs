@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Counters, InForce, InForceService, Interface};
+use crate::drains::Drain;
 use crate::firewall::Bypassed;
 use crate::model::{Backend, LabelError, Service, ServiceConfig, Snapshot};
 use crate::provider::ProviderStatus;
@@ -21,6 +22,9 @@ pub struct Status {
     pub generation: u64,
     pub datapath: DatapathStatus,
     pub provider: ProviderState,
+    /// What the operator drains, such as `node host1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drains: Vec<String>,
     pub services: Vec<ServiceStatus>,
     /// The host's rules that do not hold for a frontend at layer 4.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -109,6 +113,7 @@ pub(crate) struct Parts<'a> {
     pub found: &'a Snapshot,
     pub in_force: Option<&'a InForce>,
     pub counters: &'a Counters,
+    pub drains: &'a [Drain],
     /// Requests by service id and backend id.
     pub requests: &'a dyn Fn(&str, &str) -> u64,
 }
@@ -138,6 +143,7 @@ pub(crate) fn build(parts: &Parts<'_>) -> Status {
                 .in_force
                 .map_or(0, |f| u64::try_from(f.took.as_millis()).unwrap_or(u64::MAX)),
         },
+        drains: parts.drains.iter().map(ToString::to_string).collect(),
         services: snapshot
             .services
             .iter()

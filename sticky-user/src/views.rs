@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sticky_common::outcome::Outcome;
 use tokio::sync::watch;
 
 use crate::clients::ClientTable;
 use crate::control::{Counters, DataPathView, InForce, Path};
+use crate::drains::{self, Done, Drains, Order, Refused};
 use crate::firewall::{Bypassed, Firewall, Guarded};
+use crate::model::Snapshot;
 use crate::netinfo;
 use crate::provider::Found;
 use crate::proxy::Proxy;
@@ -29,6 +32,7 @@ pub struct Views {
     pub data_path: Option<Arc<dyn DataPathView>>,
     pub clients: Arc<dyn ClientTable>,
     pub proxy: Arc<Proxy>,
+    pub drains: Arc<Drains>,
     /// `None`: layer 7 only.
     pub relay: Option<Arc<Relay>>,
     pub firewall: Firewall,
@@ -86,12 +90,34 @@ impl Views {
             found: &found.snapshot,
             in_force: in_force.as_deref(),
             counters: &counters,
+            drains: &self.drains.now(),
             requests: &|service, backend| requests.get(&(service, backend)).copied().unwrap_or(0),
         });
         if let Some(trouble) = self.relay.as_ref().and_then(|relay| relay.trouble()) {
             status.without_relay(&trouble);
         }
         (status, counters.outcomes)
+    }
+
+    /// Follows an order to drain something of what is in force, or not to any more.
+    ///
+    /// # Errors
+    /// It names nothing, or too much, or cannot be kept.
+    pub fn drain(&self, order: &Order) -> Result<Done, Refused> {
+        let in_force = self.in_force.borrow().clone();
+        let nothing = Snapshot::default();
+        self.drains.change(order, in_force.as_deref().map_or(&nothing, |f| &f.snapshot))
+    }
+
+    /// Waits until the drains are in force, at most for `limit`.
+    pub async fn drained(&self, limit: Duration) {
+        let drains = self.drains.now();
+        let mut in_force = self.in_force.clone();
+        let followed = in_force.wait_for(|in_force| {
+            in_force.as_ref().is_some_and(|f| drains::in_force(&f.snapshot, &drains))
+        });
+        // An order that takes longer is followed all the same.
+        let _ = tokio::time::timeout(limit, followed).await;
     }
 
     /// The backend of a client, of one service or of each.

@@ -3,6 +3,7 @@
 mod bodies;
 mod capture;
 mod crash;
+mod drain;
 mod explain;
 mod fixture;
 mod harness;

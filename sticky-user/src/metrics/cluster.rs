@@ -40,6 +40,9 @@ fn encode(
     let help = "Map commits of this node";
     let metric = to.encode_descriptor("generation", help, None, MetricType::Gauge)?;
     ConstGauge::new(generation).encode(metric)?;
+    let metric =
+        to.encode_descriptor("drains", "Drains by the operator", None, MetricType::Gauge)?;
+    ConstGauge::new(count(status.drains.len())).encode(metric)?;
     let help = "Client records that fit over all services";
     let metric = to.encode_descriptor("clients_max", help, None, MetricType::Gauge)?;
     ConstGauge::new(i64::from(status.datapath.max_clients)).encode(metric)?;

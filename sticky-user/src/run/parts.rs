@@ -23,6 +23,7 @@ use crate::config::{Config, Interfaces, ProviderKind};
 use crate::control::reconcile::{self, Inputs};
 use crate::control::{self, DataPathView, InForce};
 use crate::datapath;
+use crate::drains::{self, Drains};
 use crate::failure::Failure;
 use crate::firewall::Firewall;
 use crate::health;
@@ -79,8 +80,11 @@ impl Parts {
         let has_saved = saved.is_some();
         let served = saved.as_ref().map(|saved| saved.snapshot.clone()).unwrap_or_default();
         let (provider, found) = provider(config, saved);
+        let drains = Arc::new(Drains::open(state.clone()));
+        let (to, drained) = watch::channel(Arc::clone(&found.borrow()));
+        handle.spawn(drains::follow(found.clone(), Arc::clone(&drains), to));
         // Before the provider looks, so that the states of the earlier run are known as such.
-        let (monitor, effective) = health::Monitor::new(found.clone(), Arc::new(served));
+        let (monitor, effective) = health::Monitor::new(drained, Arc::new(served));
         handle.spawn(monitor.run());
         handle.spawn(provider);
 
@@ -112,6 +116,7 @@ impl Parts {
             data_path: view,
             clients,
             proxy: Arc::clone(&proxy),
+            drains,
             relay: relay.clone(),
             firewall: Firewall::default(),
         });
@@ -296,8 +301,9 @@ fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<
 }
 
 /// A saved snapshot as a provider would find it: whether a backend was up or down was the word of checks, which are made
-/// anew.
+/// anew, and what is drained is marked anew.
 fn running(mut saved: Snapshot) -> Snapshot {
+    drains::unmark(&mut saved);
     for backend in saved.services.iter_mut().flat_map(|service| &mut service.backends) {
         // Nothing can check one without an address.
         if backend.addr.is_some() && matches!(backend.state, State::Starting | State::Down) {

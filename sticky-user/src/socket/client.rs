@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use crate::drains::{Done, Order};
 use crate::status::Status;
 use crate::whereis::{Answer, Question};
 
@@ -67,6 +68,13 @@ impl Client {
     /// There is no answer, or no such service.
     pub async fn locate(&mut self, question: &Question) -> Result<Vec<Answer>, ClientError> {
         let body = self.ask(Method::POST, super::WHERE, self.encode(question)?).await?;
+        self.decode(&body)
+    }
+
+    /// # Errors
+    /// The order is not followed.
+    pub async fn drain(&mut self, order: &Order) -> Result<Done, ClientError> {
+        let body = self.ask(Method::POST, super::DRAIN, self.encode(order)?).await?;
         self.decode(&body)
     }
 

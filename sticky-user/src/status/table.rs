@@ -75,6 +75,9 @@ fn head(out: &mut String, status: &Status) {
         provider.last_update,
         provider.last_update_ms
     );
+    if !status.drains.is_empty() {
+        line!(out, "drained    {YELLOW}{}{YELLOW:#} by the operator", status.drains.join(", "));
+    }
     if let Some(error) = &provider.error {
         line!(out, "           {RED}{error}{RED:#}");
     }

@@ -75,6 +75,7 @@ fn status() -> Status {
         node: "host1",
         table_size: 16381,
         max_clients: 1200,
+        drains: &[],
         interfaces: vec![Interface {
             name: "eth0".into(),
             mode: "native".into(),
@@ -133,6 +134,7 @@ fn before_the_first_commit_the_services_found_are_shown() {
         node: "host1",
         table_size: 16381,
         max_clients: 1200,
+        drains: &[],
         interfaces: Vec::new(),
         provider: &provider,
         found: &found,
