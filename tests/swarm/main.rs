@@ -4,6 +4,7 @@ mod apcera;
 mod bystanders;
 mod fixture;
 mod harness;
+mod life;
 mod relay;
 mod scaling;
 mod seeds;

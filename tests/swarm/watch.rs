@@ -11,6 +11,15 @@ use sticky_tests::netns::Netns;
 use sticky_tests::swarm::{Swarm, Task};
 use sticky_tests::topology::vip;
 
+/// Ends those who watch when it is dropped: at the end, or where an assertion fails while they run.
+pub struct Stop<'a>(pub &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// When each instance was first and last seen to be in service, by its name.
 #[derive(Debug)]
 pub struct Tasks {

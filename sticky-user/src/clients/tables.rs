@@ -72,6 +72,7 @@ mod tests {
             weight: 1,
             state: State::Up,
             reason: None,
+            outgoing: false,
         };
         Service {
             id: id.to_owned(),

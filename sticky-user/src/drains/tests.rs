@@ -9,6 +9,7 @@ fn backend(id: &str, name: &str, node: &str, state: State) -> Backend {
         id: id.to_owned(),
         name: name.to_owned(),
         addr: None,
+        addr_v6: None,
         node: node.to_owned(),
         layer4: true,
         weight: 1,

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -68,6 +68,9 @@ fn is_event_stream(response: &Response<Incoming>) -> bool {
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
+/// How long after its end a backend is known to be gone: Docker tells within a quarter of a second.
+const SOON: Duration = Duration::from_millis(500);
+
 /// The request with all that does not change between attempts.
 struct Asked<'a> {
     worker: &'a Rc<Worker>,
@@ -120,6 +123,7 @@ async fn forward(
     let mut failed: Vec<u64> = Vec::new();
     let mut last = Refusal::NoBackend;
     let mut counted = false;
+    let mut known_by = None;
     let gap_ends = Instant::now() + shared.settings.timeouts.gap;
     loop {
         let chooser = Chooser {
@@ -138,7 +142,16 @@ async fn forward(
                 worker.pause(gap_ends).await.ok_or(Refusal::NoBackend)?;
                 continue;
             }
-            Err(NoChoice::Nobody) if !failed.is_empty() => return Err(last),
+            Err(NoChoice::Nobody) if has_any(&route, &failed) => {
+                // If the last one has crashed, that is known in a moment, and another will come.
+                let soon = *known_by.get_or_insert_with(|| gap_ends.min(Instant::now() + SOON));
+                match worker.next_routes(&routes, soon).await {
+                    Some(next) => routes = next,
+                    None => return Err(last),
+                }
+                route = find(&routes, &name, exchange)?;
+                continue;
+            }
             Err(NoChoice::Nobody) => {
                 routes = worker.next_routes(&routes, gap_ends).await.ok_or(Refusal::NoBackend)?;
                 route = find(&routes, &name, exchange)?;
@@ -177,6 +190,12 @@ async fn forward(
         }
         service.stats.retried();
     }
+}
+
+/// Whether a backend that this request failed at is still there, as far as we know.
+fn has_any(route: &Route, failed: &[u64]) -> bool {
+    let mut backends = route.services.iter().flat_map(|service| &service.backends);
+    backends.any(|backend| failed.contains(&backend.pool))
 }
 
 fn find(
