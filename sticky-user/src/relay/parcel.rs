@@ -135,3 +135,6 @@ impl Received {
         Ok(Pipe { client: stream(client)?, upstream: stream(upstream)?, to_backend, to_client })
     }
 }
+
+#[cfg(test)]
+mod tests;

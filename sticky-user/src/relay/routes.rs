@@ -181,4 +181,4 @@ fn next(service: &model::Service, previous: Option<&Service>) -> Service {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

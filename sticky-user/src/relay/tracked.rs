@@ -140,3 +140,50 @@ fn dump(socket: &Socket, family: NetfilterProtoFamily) -> io::Result<Vec<Vec<Con
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a client's datagrams to port 53 of the frontend, answered from this port.
+    fn entry(protocol: Protocol, answers_from: u16) -> Vec<ConntrackAttribute> {
+        let ends = |from: &str, to: &str| {
+            Tuple::Ip(vec![
+                IPTuple::SourceAddress(from.parse().unwrap()),
+                IPTuple::DestinationAddress(to.parse().unwrap()),
+            ])
+        };
+        let ports = |from, to| {
+            Tuple::Proto(vec![
+                ProtoTuple::Protocol(protocol),
+                ProtoTuple::SourcePort(from),
+                ProtoTuple::DestinationPort(to),
+            ])
+        };
+        vec![
+            ConntrackAttribute::CtaTupleOrig(vec![
+                ends("198.51.100.7", "198.51.100.1"),
+                ports(999, 53),
+            ]),
+            ConntrackAttribute::CtaTupleReply(vec![
+                ends("127.0.0.1", "198.51.100.7"),
+                ports(answers_from, 999),
+            ]),
+        ]
+    }
+
+    #[test]
+    fn only_what_goes_elsewhere_is_forgotten() {
+        let frontend =
+            Frontend { addr: "198.51.100.1".parse().unwrap(), port: 53, proto: Proto::Udp };
+        let ours = BTreeMap::from([(frontend, Some(40_000))]);
+        assert_eq!(stale(entry(Protocol::Udp, 40_000), &ours), None);
+        assert_eq!(stale(entry(Protocol::Tcp, 1), &ours), None);
+        let other = entry(Protocol::Udp, 40_001);
+        assert_eq!(stale(other.clone(), &ours).as_ref(), other.first());
+        let all = BTreeMap::from([(frontend, None)]);
+        assert!(stale(entry(Protocol::Udp, 40_000), &all).is_some());
+        let another = BTreeMap::from([(Frontend { port: 54, ..frontend }, None)]);
+        assert_eq!(stale(other, &another), None);
+    }
+}

@@ -10,7 +10,7 @@ fn frontend(addr: &str) -> Frontend {
 }
 
 /// A service `s` with backends of these names, all in this state.
-fn in_force(backends: &[&str], state: State) -> InForce {
+pub(in crate::relay) fn in_force(backends: &[&str], state: State) -> InForce {
     let service = model::Service {
         id: "s".to_owned(),
         name: "demo".to_owned(),
