@@ -5,20 +5,22 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::apt::Install;
+use crate::bench::BenchArgs;
 use crate::progress::{self, say};
 use crate::workspace::{cargo, target};
-use crate::{host, setup, test, tidy};
+use crate::{bench, host, setup, test, tidy};
 
 type Check = (&'static str, fn(Install) -> Result<()>);
 
 /// Cheap ones first. Each is tried, whatever the others found.
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     ("format", |_| progress::run("cargo fmt --check", &mut cargo(["fmt", "--all", "--check"]))),
     ("tidy", |_| tidy::run()),
     ("clippy", clippy),
     ("clippy of the kernel half", clippy_ebpf),
     ("documentation", documentation),
     ("dependencies", dependencies),
+    ("verdicts of the benchmark", |mode| bench::run(&BenchArgs::QUICK, mode)),
 ];
 
 /// Runs all checks and all tests; the tests' summary is the last that is printed if all is well.
@@ -58,7 +60,7 @@ fn clippy(_: Install) -> Result<()> {
 /// Clippy needs a `core` made by its own compiler, and there is none for BPF. The lints do not
 /// depend on the target, so they run on this machine's.
 fn clippy_ebpf(_: Install) -> Result<()> {
-    let mut cmd = cargo(["clippy", "--release", "--package", "sticky-ebpf"]);
+    let mut cmd = cargo(["clippy", "--release", "--package", "sticky-ebpf", "--all-features"]);
     cmd.args(["--", "-D", "warnings"])
         .env("CARGO_TARGET_DIR", target("ebpf-clippy"))
         .env("RUSTC_BOOTSTRAP", "aya_ebpf")

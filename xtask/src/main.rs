@@ -1,6 +1,7 @@
 //! Everything one does with this tree: set it up, build it, run it, test it.
 
 mod apt;
+mod bench;
 mod build;
 mod ci;
 mod docker;
@@ -59,6 +60,8 @@ enum Verb {
     Tidy,
     /// Feed a TARGET of tests/fuzz, or each in turn, with inputs that somebody might send
     Fuzz(fuzz::FuzzArgs),
+    /// Measure what a packet costs; the table also goes to target/bench/l4.json
+    Bench(bench::BenchArgs),
     /// Everything that CI checks: format, lints, import rules, documentation, licences, all tests
     Ci,
 }
@@ -85,6 +88,7 @@ fn run(cli: Cli) -> Result<()> {
             .map(|demo| say(&format!("built {} ({})", demo.image.display(), image::TAG))),
         Verb::Tidy => tidy::run(),
         Verb::Fuzz(args) => fuzz::run(&args, mode),
+        Verb::Bench(args) => bench::run(&args, mode),
         Verb::Ci => ci::run(mode),
     }
 }

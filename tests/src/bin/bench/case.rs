@@ -1,0 +1,155 @@
+//! What is measured.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::Context as _;
+use aya::programs::{Program, ProgramFd};
+use etherparse::PacketBuilder;
+use sticky::datapath::XdpMode;
+use sticky::model::{Frontend, Proto};
+use sticky_tests::topology::{NODE, Topology};
+
+use crate::rig::{Rig, Rules, Runner, Spec, UP};
+use crate::wrapper::Wrapper;
+
+/// Verdicts of XDP (linux/bpf.h).
+const PASS: u32 = 2;
+const TX: u32 = 3;
+/// Offsets of the last word of a source address behind an Ethernet header.
+const V4_SOURCE: u32 = 14 + 12;
+const V6_SOURCE: u32 = 14 + 8 + 12;
+const PORT: u16 = 80;
+const MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
+/// One way through a program.
+struct Case {
+    name: &'static str,
+    frame: Vec<u8>,
+    vary: [u32; 2],
+    verdict: u32,
+    target: Target,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Sticky,
+    Tx,
+    Pass,
+}
+
+/// What came of it.
+pub struct Results {
+    /// Nanoseconds per packet in each round, by case; the first case is the floor.
+    pub cases: Vec<(&'static str, Vec<f64>)>,
+    /// Instructions that the verifier walked, by program.
+    pub verified: Vec<(&'static str, u32)>,
+}
+
+/// Measures all cases in turns.
+pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Results> {
+    let (rounds, runs) = if quick { (2, 20_000) } else { (15, 300_000) };
+    let topology = Topology::new()?;
+    let (_backends, addrs) = topology.backends(10)?;
+    let mut rig = Rig::start(&topology.node, &["eth0"], XdpMode::Native)?;
+    let vip6 = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    let at = |addr: IpAddr, proto| (Frontend { addr, port: PORT, proto }, 8080);
+    let frontends =
+        [at(NODE.into(), Proto::Tcp), at(NODE.into(), Proto::Udp), at(vip6.into(), Proto::Tcp)];
+    let specs: Vec<Spec> = addrs.iter().map(|addr| Spec(*addr, UP, 1)).collect();
+    rig.serve_as(&topology.node, &frontends, Rules::default(), &specs)?;
+    let mut runner = Runner::new(&rig)?;
+    let mut wrapper = Wrapper::load(programs)?;
+    let sticky = fd(&mut runner)?;
+    let (tx, pass) = (wrapper.base("base_tx")?, wrapper.base("base_pass")?);
+    let all = cases(vip6);
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); all.len()];
+    for round in 0..=rounds {
+        for (case, times) in all.iter().zip(&mut times) {
+            let target = match case.target {
+                Target::Sticky => &sticky,
+                Target::Tx => &tx,
+                Target::Pass => &pass,
+            };
+            let time = wrapper
+                .measure(target, &case.frame, case.vary, case.verdict, runs)
+                .with_context(|| format!("case {}", case.name))?;
+            // The first round warms caches and makes the records.
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    let cases = all.iter().map(|case| case.name).zip(times).collect();
+    Ok(Results { cases, verified: verified(&mut runner)? })
+}
+
+fn fd(runner: &mut Runner) -> anyhow::Result<ProgramFd> {
+    match runner.program("sticky_xdp") {
+        Program::Xdp(xdp) => Ok(xdp.fd()?.try_clone()?),
+        _ => anyhow::bail!("sticky_xdp is no XDP program"),
+    }
+}
+
+fn verified(runner: &mut Runner) -> anyhow::Result<Vec<(&'static str, u32)>> {
+    let mut all = Vec::new();
+    for name in ["sticky_xdp", "sticky_xdp_generic", "sticky_deliver", "sticky_reply"] {
+        let info = match runner.program(name) {
+            Program::Xdp(xdp) => {
+                if xdp.fd().is_err() {
+                    xdp.load()?;
+                }
+                xdp.info()?
+            }
+            Program::SchedClassifier(tc) => {
+                tc.load()?;
+                tc.info()?
+            }
+            _ => continue,
+        };
+        all.push((name, info.verified_instruction_count().unwrap_or(0)));
+    }
+    Ok(all)
+}
+
+fn cases(vip6: Ipv6Addr) -> Vec<Case> {
+    let client = Ipv4Addr::new(198, 18, 0, 1);
+    let client6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+    let v4 = || PacketBuilder::ethernet2(MAC[0], MAC[1]).ipv4(client.octets(), NODE.octets(), 64);
+    let v6 = || PacketBuilder::ethernet2(MAC[0], MAC[1]).ipv6(client6.octets(), vip6.octets(), 64);
+    let mut ack = Vec::new();
+    let mut syn = Vec::new();
+    let mut udp = Vec::new();
+    let mut other = Vec::new();
+    let mut ack6 = Vec::new();
+    let payload = [0_u8; 16];
+    let written = [
+        v4().tcp(40_000, PORT, 1000, 64_240).ack(7777).write(&mut ack, &payload),
+        v4().tcp(40_000, PORT, 1000, 64_240).syn().write(&mut syn, &[]),
+        v4().udp(40_000, PORT).write(&mut udp, &payload),
+        v4().tcp(40_000, 81, 1000, 64_240).ack(7777).write(&mut other, &payload),
+        v6().tcp(40_000, PORT, 1000, 64_240).ack(7777).write(&mut ack6, &payload),
+    ];
+    assert!(written.iter().all(Result::is_ok), "a vector takes any write");
+    let case = |name, frame: &Vec<u8>, vary, verdict, target| Case {
+        name,
+        frame: frame.clone(),
+        vary,
+        verdict,
+        target,
+    };
+    let one = [0, 0];
+    vec![
+        case("immediate XDP_TX (the floor)", &ack, one, TX, Target::Tx),
+        case("immediate XDP_PASS", &ack, one, PASS, Target::Pass),
+        case("not ours", &other, one, PASS, Target::Sticky),
+        case("TCP, 1 client", &ack, one, PASS, Target::Sticky),
+        case("TCP, 64 Ki clients", &ack, [V4_SOURCE, 0xffff], PASS, Target::Sticky),
+        case("TCP, 512 Ki clients", &ack, [V4_SOURCE, 0x7_ffff], PASS, Target::Sticky),
+        case("TCP SYN, 1 client", &syn, one, PASS, Target::Sticky),
+        case("TCP SYN, 64 Ki clients", &syn, [V4_SOURCE, 0xffff], PASS, Target::Sticky),
+        case("UDP, 1 client", &udp, one, PASS, Target::Sticky),
+        case("TCP over IPv6, 1 client", &ack6, one, PASS, Target::Sticky),
+        case("TCP over IPv6, 64 Ki addresses", &ack6, [V6_SOURCE, 0xffff], PASS, Target::Sticky),
+    ]
+}

@@ -1,0 +1,86 @@
+//! The program that runs another one many times.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use aya::maps::{Array, PerCpuArray, PerCpuValues, ProgramArray};
+use aya::programs::{ProgramFd, TestRun as _, TestRunOptions, Xdp};
+
+const RUNS: usize = 7;
+
+/// Programs that measure, loaded.
+pub struct Wrapper {
+    ebpf: Ebpf,
+}
+
+impl Wrapper {
+    pub fn load(object: &Path) -> anyhow::Result<Self> {
+        let mut ebpf =
+            Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
+        for name in ["bench", "base_tx", "base_pass"] {
+            let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
+            xdp.load()?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// A floor: `base_tx` or `base_pass`.
+    pub fn base(&self, name: &str) -> anyhow::Result<ProgramFd> {
+        let xdp: &Xdp = self.ebpf.program(name).context("no such floor")?.try_into()?;
+        Ok(xdp.fd()?.try_clone()?)
+    }
+
+    /// Nanoseconds per run of `target`, which must always say `verdict`. `vary` is the offset of the word of the source
+    /// address that changes, and which of its bits do.
+    pub fn measure(
+        &mut self,
+        target: &ProgramFd,
+        frame: &[u8],
+        vary: [u32; 2],
+        verdict: u32,
+        runs: u32,
+    ) -> anyhow::Result<f64> {
+        let mut targets = ProgramArray::try_from(self.ebpf.map_mut("TARGET").context("TARGET")?)?;
+        targets.set(0, target, 0).context("cannot be called by the program that measures")?;
+        let mut varied: Array<_, [u32; 2]> =
+            Array::try_from(self.ebpf.map_mut("VARY").context("VARY")?)?;
+        varied.set(0, vary, 0)?;
+        self.reset()?;
+        let xdp: &Xdp = self.ebpf.program("bench").context("bench")?.try_into()?;
+        let mut out = vec![0; frame.len() + 64];
+        let ran = xdp.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            repeat: runs,
+            ..TestRunOptions::new()
+        })?;
+        self.check(verdict, u64::from(runs))?;
+        // The kernel gives the mean of one run.
+        Ok(Duration::from(ran.duration).as_nanos() as f64)
+    }
+
+    fn reset(&mut self) -> anyhow::Result<()> {
+        let mut verdicts: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.ebpf.map_mut("VERDICTS").context("VERDICTS")?)?;
+        for index in 0..verdicts.len() {
+            let cpus = verdicts.get(&index, 0)?.len();
+            verdicts.set(index, PerCpuValues::try_from(vec![0; cpus])?, 0)?;
+        }
+        Ok(())
+    }
+
+    /// A run with another verdict was measured on another way through the program.
+    fn check(&self, verdict: u32, runs: u64) -> anyhow::Result<()> {
+        let verdicts: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.ebpf.map("VERDICTS").context("VERDICTS")?)?;
+        let count = |index| verdicts.get(&index, 0).map(|v| v.iter().sum::<u64>());
+        let counts = (0..RUNS as u32).map(count).collect::<Result<Vec<_>, _>>()?;
+        anyhow::ensure!(
+            counts.get(verdict as usize) == Some(&runs),
+            "not every one of {runs} runs had verdict {verdict}: {counts:?}"
+        );
+        Ok(())
+    }
+}
