@@ -13,7 +13,7 @@ use crate::model::Proto;
 use rules::Ruleset;
 
 /// How long one look is good for: `status` may be asked every second.
-const FRESH: Duration = Duration::from_secs(10);
+const FRESH: Duration = Duration::from_secs(2);
 
 /// A frontend at layer 4.
 #[derive(Clone, Debug, PartialEq, Eq)]

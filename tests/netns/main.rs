@@ -3,6 +3,7 @@
 mod bodies;
 mod capture;
 mod crash;
+mod doctor;
 mod drain;
 mod explain;
 mod fixture;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use futures_util::StreamExt;
 use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
+    DecodeError, DefaultNla, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
     ParseableParametrized, parse_u32, parse_u64,
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
@@ -43,13 +43,21 @@ impl GenlFamily for Features {
     }
 }
 
-/// The question has no attributes: all devices are meant.
+impl Features {
+    /// The only attribute of a question.
+    fn asked(&self) -> DefaultNla {
+        DefaultNla::new(IFINDEX, self.index.to_ne_bytes().to_vec())
+    }
+}
+
 impl Emitable for Features {
     fn buffer_len(&self) -> usize {
-        0
+        self.asked().buffer_len()
     }
 
-    fn emit(&self, _: &mut [u8]) {}
+    fn emit(&self, buffer: &mut [u8]) {
+        self.asked().emit(buffer);
+    }
 }
 
 impl ParseableParametrized<[u8], GenlHeader> for Features {
@@ -67,18 +75,21 @@ impl ParseableParametrized<[u8], GenlHeader> for Features {
     }
 }
 
-/// By interface. Empty: the kernel does not say.
-pub async fn xdp() -> HashMap<u32, Features> {
+/// By interface; those are left out of which the kernel does not say. One question each: the kernel's answers to a
+/// question about all are not marked as parts of one.
+pub async fn xdp(interfaces: impl IntoIterator<Item = u32>) -> HashMap<u32, Features> {
     let mut all = HashMap::new();
     let Ok((connection, mut handle, _)) = genetlink::new_connection() else { return all };
     let connection = tokio::spawn(connection);
-    let mut question = NetlinkMessage::from(GenlMessage::from_payload(Features::default()));
-    question.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    if let Ok(mut answers) = handle.request(question).await {
-        while let Some(Ok(answer)) = answers.next().await {
-            if let NetlinkPayload::InnerMessage(GenlMessage { payload, .. }) = answer.payload {
-                all.insert(payload.index, payload);
-            }
+    for index in interfaces {
+        let mut question =
+            NetlinkMessage::from(GenlMessage::from_payload(Features { index, bits: 0 }));
+        question.header.flags = NLM_F_REQUEST;
+        let Ok(mut answers) = handle.request(question).await else { break };
+        if let Some(Ok(answer)) = answers.next().await
+            && let NetlinkPayload::InnerMessage(GenlMessage { payload, .. }) = answer.payload
+        {
+            all.insert(index, payload);
         }
     }
     connection.abort();
