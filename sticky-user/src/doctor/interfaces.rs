@@ -72,7 +72,7 @@ fn xdp(patient: &Patient<'_>, interface: &InterfaceNow) -> Check {
         return Check::fail(name, foreign.to_string(), "sticky never replaces it");
     }
     match (interface.native_xdp, patient.config.xdp_mode) {
-        (Some(true), _) => Check::ok(name, "the driver has native mode"),
+        (Some(true), _) => Check::ok(name, "the driver says that it has native mode"),
         (Some(false), XdpMode::Native) => {
             Check::fail(name, "the driver has no native mode", "use --xdp-mode auto or generic")
         }
