@@ -85,6 +85,11 @@ impl Backend {
         }
     }
 
+    /// How many requests came.
+    pub fn total(&self) -> u64 {
+        self.state.seen.lock().unwrap().values().sum()
+    }
+
     /// How many requests of this method and path (without query) came.
     pub fn seen(&self, request: &str) -> u64 {
         self.state.seen.lock().unwrap().get(request).copied().unwrap_or(0)
