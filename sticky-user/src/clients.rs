@@ -27,6 +27,9 @@ pub trait ClientTable: Send + Sync {
     /// The same answer, changing nothing.
     fn look(&self, service: &str, client: IpAddr) -> Option<Choice>;
 
+    /// The backend that the client's record names, whatever state it is in; `None` if there is no record, or it is too old.
+    fn home(&self, service: &str, client: IpAddr) -> Option<String>;
+
     /// The slot owner for any key of this service: no record is read or written.
     fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice>;
 

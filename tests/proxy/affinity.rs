@@ -140,6 +140,26 @@ fn strict_says_503_rather_than_move() {
 }
 
 #[test]
+fn strict_holds_for_clients_by_address_too() {
+    let backends = three();
+    let all = backends.each_ref();
+    let strict = |c: &mut sticky::model::ServiceConfig| {
+        c.ip_hash = true;
+        c.on_loss = OnLoss::Strict;
+    };
+    let bench = Bench::new(vec![service("s", &all, strict)]);
+    let home = instance(&get(bench.addr, "/ping", &[]));
+    bench.publish(vec![with_state(service("s", &all, strict), &home, State::Down)]);
+    assert_eq!(get(bench.addr, "/ping", &[]).status, 503);
+    bench.publish(vec![service("s", &all, strict)]);
+    assert_eq!(instance(&get(bench.addr, "/ping", &[])), home);
+    let ending = State::Draining(DrainMode::Connections);
+    bench.publish(vec![with_state(service("s", &all, strict), &home, ending)]);
+    let moved = get(bench.addr, "/ping", &[]);
+    assert!(moved.status == 200 && instance(&moved) != home, "{moved:?}");
+}
+
+#[test]
 fn scaling_moves_nobody_whose_task_lives() {
     let backends: Vec<_> = (0..9).map(|i| Backend::start(&format!("b{i}"))).collect();
     let all: Vec<_> = backends.iter().collect();

@@ -13,7 +13,7 @@ use sticky_common::decide::{self, Clock, World};
 use sticky_common::hash::{self, HashKey};
 use sticky_common::maglev;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Backend, BackendId, tick};
+use sticky_common::types::{Backend, BackendId, Record, tick};
 
 use self::members::Members;
 use self::records::Records;
@@ -75,6 +75,10 @@ impl MemoryTable {
         tick::from_nanos(nanos.saturating_add(1 << 30))
     }
 
+    fn record(&self, key: &(u32, IpAddr)) -> Option<Record> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).get(key)
+    }
+
     fn decide(&self, service: &str, client: IpAddr, remember: bool) -> Option<Choice> {
         let services = self.services.load();
         let members = services.get(service)?;
@@ -108,6 +112,17 @@ impl ClientTable for MemoryTable {
 
     fn look(&self, service: &str, client: IpAddr) -> Option<Choice> {
         self.decide(service, client, false)
+    }
+
+    fn home(&self, service: &str, client: IpAddr) -> Option<String> {
+        let services = self.services.load();
+        let members = services.get(service)?;
+        let record = self.record(&(members.number(), masked(client, members.prefix())))?;
+        let fresh = tick::since(self.now(), record.seen) <= members.ttl();
+        let [id, ..] = record.backends;
+        let index = BackendId(id).index();
+        let there = members.backend(index).is_some_and(|backend| backend.id == id);
+        members.name(index).filter(|_| fresh && there).map(str::to_owned)
     }
 
     fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice> {

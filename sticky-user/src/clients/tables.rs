@@ -45,6 +45,10 @@ impl ClientTable for Tables {
         self.of(service).look(service, client)
     }
 
+    fn home(&self, service: &str, client: IpAddr) -> Option<String> {
+        self.of(service).home(service, client)
+    }
+
     fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice> {
         self.of(service).hashed(service, key)
     }

@@ -11,7 +11,7 @@ use sticky_common::decide::{self, Clock, World};
 use sticky_common::hash::{self, HashKey};
 use sticky_common::maglev;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Addr, Backend, BackendId, ClientKey, Record, Slot, addr};
+use sticky_common::types::{Addr, Backend, BackendId, ClientKey, Record, Slot, addr, tick};
 use tracing::debug;
 
 use super::load::Maps;
@@ -198,6 +198,16 @@ impl ClientTable for Clients {
         let loads = Loads::of(&self.maps, slot, record.as_ref());
         let decision = decide::first(slot, record.as_ref(), clock, &loads);
         service.named(decision.backend?, decision.reason)
+    }
+
+    fn home(&self, service: &str, client: IpAddr) -> Option<String> {
+        let index = self.index.load();
+        let service = index.services.get(service)?;
+        let record = self.record(&self.client(service, client).0)?;
+        let fresh = tick::since(reconcile::now(), record.seen) <= service.rules.ttl;
+        let [id, ..] = record.backends;
+        let (_, name) = service.backends.get(&BackendId(id).index()).filter(|(b, _)| b.id == id)?;
+        fresh.then(|| name.clone())
     }
 
     fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice> {

@@ -126,8 +126,8 @@ pub(super) enum NoChoice {
 }
 
 /// A backend that Swarm ends hands its clients over, also where none may be lost (contract, section 6.1).
-fn ordered_to_end(service: &Service, pin: &Pin) -> bool {
-    let backend = service.position(&pin.task).and_then(|at| service.backends.get(at));
+fn ordered_to_end(service: &Service, task: &str) -> bool {
+    let backend = service.position(task).and_then(|at| service.backends.get(at));
     backend.is_some_and(|backend| matches!(backend.state, State::Draining(_)))
 }
 
@@ -155,7 +155,7 @@ impl Chooser<'_> {
                         let service = pinned.clone();
                         return Ok(Choice { service, backend, reason: Reason::Pinned });
                     }
-                    None if pinned.strict && !ordered_to_end(pinned, pin) => {
+                    None if pinned.strict && !ordered_to_end(pinned, &pin.task) => {
                         return Err(NoChoice::Lost);
                     }
                     // Sticky to the version before the task.
@@ -164,12 +164,24 @@ impl Chooser<'_> {
             }
         }
         let service = service.or_else(|| self.version(route, presented)).ok_or(NoChoice::Nobody)?;
+        if service.strict && service.ip_hash && presented.known().is_none() && self.lost(service) {
+            return Err(NoChoice::Lost);
+        }
         match self.within(service, presented) {
             Some((at, _)) if service.full(at) => Err(NoChoice::Full),
             Some((backend, reason)) => Ok(Choice { service: service.clone(), backend, reason }),
             None if service.takes_new(self.failed) => Err(NoChoice::Full),
             None => Err(NoChoice::Nobody),
         }
+    }
+
+    /// Whether the client has a record of a backend that does not serve it just now.
+    fn lost(&self, service: &Service) -> bool {
+        let home = self.clients.home(&service.id, self.client);
+        home.is_some_and(|home| {
+            let at = service.position(&home);
+            !at.is_some_and(|at| self.keeps(service, at)) && !ordered_to_end(service, &home)
+        })
     }
 
     /// Whether a backend goes on with the clients it has.

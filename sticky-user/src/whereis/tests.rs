@@ -13,6 +13,10 @@ impl ClientTable for Fixed {
         self.0.map(|(backend, reason)| Choice { backend: backend.into(), reason })
     }
 
+    fn home(&self, _: &str, _: IpAddr) -> Option<String> {
+        None
+    }
+
     fn hashed(&self, _: &str, _: &[u8]) -> Option<Choice> {
         None
     }
