@@ -105,6 +105,7 @@ fn service() -> Service {
         name: id.to_owned(),
         addr: Some(addr),
         addr_v6: None,
+        outgoing: false,
         node: String::new(),
         layer4: true,
         weight: 1,
