@@ -43,11 +43,12 @@ pub fn has(packet: &Packet, backend: &Backend, port: [u8; 2], now: u32) -> bool 
     same_frontend(flow, packet) && (packet.proto != UDP || flow.lives(key.proto, now))
 }
 
-/// The quick way of datagrams: whether this one's flow to `backend` is established, and was seen this very tick.
+/// The quick way of datagrams: whether this one's flow to `backend` was seen this very tick.
 #[inline(never)]
 pub fn fresh(packet: &Packet, index: u32, frontend: &Frontend) -> bool {
     let Some(backend) = world::backend(index) else { return false };
-    let Some(flow) = FLOWS.get_ptr(&key(packet, backend, frontend.port)) else { return false };
+    let key = key(packet, backend, frontend.port);
+    let Some(flow) = FLOWS.get_ptr(&key).or_else(|| TRANSIENT.get_ptr(&key)) else { return false };
     // SAFETY: as above.
     let flow = unsafe { &*flow };
     flow.seen == world::now() && same_frontend(flow, packet)
