@@ -8,6 +8,7 @@ pub(crate) mod engine;
 pub(crate) mod pace;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tls;
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;

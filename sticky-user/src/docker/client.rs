@@ -86,7 +86,11 @@ impl Docker {
     /// # Errors
     /// It is not there, or it is no Docker.
     pub(crate) async fn connect(host: Option<&str>) -> Result<Self, Error> {
-        let mut docker = Self { address: Address::find(host)?, prefix: String::new() };
+        Self::reach(Address::find(host)?).await
+    }
+
+    pub(super) async fn reach(address: Address) -> Result<Self, Error> {
+        let mut docker = Self { address, prefix: String::new() };
         let versions: Versions =
             docker.get("/version", &[]).await.map_err(|error| match error {
                 error @ Error::Unreachable { .. } => error,

@@ -6,16 +6,25 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bollard::Docker;
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
+use bollard::{BollardRequest, Docker};
 use futures_util::{Stream, StreamExt};
+use http::header::HOST;
+use http::{HeaderValue, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::address::Address;
+
 /// A call that takes longer is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds in which an answer must begin, for bollard; ours is shorter.
+const CALL_ENDS: u64 = 120;
 /// More ids than this in a filter cost more than what they leave out.
 const MOST_IDS: usize = 200;
 
@@ -25,18 +34,35 @@ pub(crate) type Events = Pin<Box<dyn Stream<Item = Event> + Send>>;
 /// Connects, and speaks the newest version that both sides know. `host` is a URL; `None` is what `DOCKER_HOST` says, or
 /// else the local socket.
 pub(crate) async fn connect(host: Option<&str>) -> Result<Docker> {
-    let host = host.map(ToOwned::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok());
-    let host = host.filter(|host| !host.is_empty());
-    let host = host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
-    let at = || format!("Docker at {host}");
-    let tls = std::env::var_os("DOCKER_TLS_VERIFY").is_some_and(|verify| !verify.is_empty());
-    if host.starts_with("https://") || (tls && host.starts_with("tcp://")) {
-        bail!(
-            "Docker at {host}: TLS to Docker is not served yet, use its local socket or a tunnel to it"
-        );
+    reach(Address::find(host)?).await
+}
+
+pub(super) async fn reach(address: Address) -> Result<Docker> {
+    let at = format!("Docker at {address}");
+    let transport = move |request| exchange(address.clone(), request);
+    let docker = Docker::connect_with_custom_transport(
+        transport,
+        Some("http://docker"),
+        CALL_ENDS,
+        bollard::API_DEFAULT_VERSION,
+    )?;
+    call("GET /version", docker.negotiate_version()).await.context(at)
+}
+
+/// One call, on a connection of its own.
+async fn exchange(
+    address: Address,
+    mut request: BollardRequest,
+) -> Result<Response<Incoming>, bollard::errors::Error> {
+    let stream = address.connect().await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Its error is also that of the request.
+    tokio::spawn(connection);
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = Uri::from(path);
     }
-    let docker = Docker::connect_with_host(&host).with_context(at)?;
-    call("GET /version", docker.negotiate_version()).await.with_context(at)
+    request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
+    Ok(sender.send_request(request).await?)
 }
 
 /// What happens from now on. The stream ends, or fails, when the connection does.

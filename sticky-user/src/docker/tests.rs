@@ -1,4 +1,5 @@
 pub(crate) mod fake;
+mod tls;
 
 use bollard::models::EventActor;
 
