@@ -1,13 +1,13 @@
 //! The relay: carries in user space what XDP cannot, with the same choice (P6).
 //!
 //! XDP never sees a client on this very host, and cannot turn an IPv6 packet into an IPv4 one. Docker's processes hold the
-//! published ports, so the relay listens on ports of its own, and an nftables [`table`] brings to them what is for a
+//! published ports, so the relay listens on ports of its own, and an nftables `table` brings to them what is for a
 //! frontend. The table is this process's: when the process ends, however it ends, the kernel takes it away, and these
 //! clients have Docker's own way to the service again.
 //!
-//! [`follow`] keeps all that as each commit wants it, [`rules`] has the table's messages, [`routes`] what a commit says,
-//! [`dial`] finds and connects a backend, [`tcp`] and [`udp`] carry; [`tracked`] has the kernel forget where it sent a
-//! client's datagrams before. By [`succession`] open connections go to the next sticky.
+//! `follow` keeps all that as each commit wants it, `rules` has the table's messages, `routes` what a commit says,
+//! `dial` finds and connects a backend, `tcp` and `udp` carry; `tracked` has the kernel forget where it sent a
+//! client's datagrams before. By `succession` open connections go to the next sticky.
 
 mod dial;
 mod follow;
