@@ -1,76 +1,15 @@
 //! Keys and values of the maps: `repr(C)`, no padding, addresses and ports as bytes in network order.
 
+pub mod addr;
 pub mod capture;
+mod flows;
+pub mod tick;
+
+pub use self::flows::{Flow, FlowKey, Fragment, FragmentKey, Handshake};
 
 /// An address of either family, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2). Words in network order, so that the
 /// kernel half copies four of them and not sixteen bytes.
 pub type Addr = [u32; 4];
-
-/// What is done with an [`Addr`].
-pub mod addr {
-    use super::Addr;
-
-    /// Bits in front of an IPv4 address.
-    pub const V4_PREFIX: u8 = 96;
-    /// No address.
-    pub const NONE: Addr = [0; 4];
-
-    /// The form of an IPv4 address.
-    #[inline(always)]
-    #[must_use]
-    pub const fn mapped(v4: [u8; 4]) -> Addr {
-        [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(v4)]
-    }
-
-    /// The IPv4 address in its last word.
-    #[inline(always)]
-    #[must_use]
-    pub const fn v4(addr: &Addr) -> [u8; 4] {
-        addr[3].to_ne_bytes()
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Addr {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        [
-            u32::from_ne_bytes([a, b, c, d]),
-            u32::from_ne_bytes([e, f, g, h]),
-            u32::from_ne_bytes([i, j, k, l]),
-            u32::from_ne_bytes([m, n, o, p]),
-        ]
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub const fn bytes(addr: &Addr) -> [u8; 16] {
-        let ([a, b, c, d], [e, f, g, h]) = (addr[0].to_ne_bytes(), addr[1].to_ne_bytes());
-        let ([i, j, k, l], [m, n, o, p]) = (addr[2].to_ne_bytes(), addr[3].to_ne_bytes());
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
-    }
-
-    /// The leading `prefix` bits of an address, the others zero.
-    #[inline(always)]
-    #[must_use]
-    pub const fn masked(addr: &Addr, prefix: u8) -> Addr {
-        [
-            addr[0] & leading(prefix),
-            addr[1] & leading(prefix.saturating_sub(32)),
-            addr[2] & leading(prefix.saturating_sub(64)),
-            addr[3] & leading(prefix.saturating_sub(96)),
-        ]
-    }
-
-    /// A word with its highest `bits` bits set, all of them from 32 on, in network order.
-    #[inline(always)]
-    const fn leading(bits: u8) -> u32 {
-        match bits {
-            0 => 0,
-            32.. => u32::MAX,
-            _ => (u32::MAX << (32 - bits as u32)).to_be(),
-        }
-    }
-}
 
 /// Key of a frontend on IPv4.
 #[repr(C)]
@@ -254,81 +193,6 @@ impl Record {
     pub const DEPTH: usize = 4;
 }
 
-/// Key of a flow: the connection as the backend sees it, which is how its replies look.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FlowKey {
-    pub client: Addr,
-    pub backend: Addr,
-    pub client_port: [u8; 2],
-    pub backend_port: [u8; 2],
-    /// IP protocol number.
-    pub proto: u32,
-}
-
-/// A flow that came through a frontend.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flow {
-    /// Address of the frontend.
-    pub vip: Addr,
-    /// Port of the frontend.
-    pub port: [u8; 2],
-    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`].
-    pub state: u8,
-    /// The service's prefix, to find the client's record from a reply.
-    pub prefix: u8,
-    /// Interface the client's packets come in by.
-    pub ifindex: u32,
-    /// Interface that leads to the client, 0: not looked up yet.
-    pub out: u32,
-    pub service: u32,
-    /// [`BackendId`].
-    pub backend: u32,
-    /// Tick of the last packet that was looked at.
-    pub seen: u32,
-    /// Tick of the last SYN, of a datagram the first; 0: it was under way when it was first seen.
-    pub opened: u32,
-    /// The client's first sequence number.
-    pub isn: u32,
-}
-
-impl Flow {
-    /// The client sent its FIN.
-    pub const CLIENT_FIN: u8 = 1;
-    /// The backend sent its FIN.
-    pub const BACKEND_FIN: u8 = 2;
-    /// A RST went by.
-    pub const RESET: u8 = 4;
-
-    /// A TCP flow that was not seen for this long no longer stands in another's way: 3 h, as P2 promises.
-    const TCP_LIVES: u32 = tick::from_secs(3 * 3600);
-    /// A datagram after more silence is the first of a new flow (conntrack's nf_conntrack_udp_timeout_stream, and half).
-    const UDP_LIVES: u32 = tick::from_secs(180);
-
-    /// Whether it is still in use.
-    #[inline(always)]
-    #[must_use]
-    pub const fn lives(&self, proto: u32, now: u32) -> bool {
-        const UDP: u32 = 17;
-        let silence = tick::since(now, self.seen);
-        if proto == UDP {
-            silence <= Self::UDP_LIVES
-        } else {
-            !self.closed() && silence <= Self::TCP_LIVES
-        }
-    }
-
-    /// Both ends are done, or one has reset it.
-    #[inline(always)]
-    #[must_use]
-    pub const fn closed(&self) -> bool {
-        self.state & Self::RESET != 0
-            || self.state & (Self::CLIENT_FIN | Self::BACKEND_FIN)
-                == Self::CLIENT_FIN | Self::BACKEND_FIN
-    }
-}
-
 /// Packets and bytes towards a backend on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -336,53 +200,6 @@ pub struct Traffic {
     pub packets: u64,
     /// Bytes of whole frames, as they came.
     pub bytes: u64,
-}
-
-/// A handshake that waits for the client's answer: evidence that the client's address is no invention.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Handshake {
-    /// The acknowledgement number that answers the backend's SYN.
-    pub ack: u32,
-    /// [`BackendId`], 0: none waits.
-    pub backend: u32,
-}
-
-impl Handshake {
-    /// Where a connection's handshake waits, out of `2^bits` places: a mix of the hash of its client with its ports.
-    /// `hash` is keyed, so nobody can aim at another's place.
-    #[inline(always)]
-    #[must_use]
-    pub const fn place(hash: u64, client_port: [u8; 2], port: [u8; 2], bits: u32) -> u32 {
-        let ports = u32::from_be_bytes([client_port[0], client_port[1], port[0], port[1]]);
-        // Fibonacci hashing (Knuth, TAOCP 3, section 6.4).
-        ((hash ^ ports as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as u32
-    }
-}
-
-/// Key of a fragmented datagram (RFC 791, section 3.2; RFC 8200, section 4.5).
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FragmentKey {
-    pub src: Addr,
-    pub dst: Addr,
-    pub id: u32,
-    /// IP protocol number.
-    pub proto: u32,
-}
-
-/// Where the fragments behind the first one go.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fragment {
-    /// What replaces the rewritten address.
-    pub addr: Addr,
-    /// Towards a backend: its [`BackendId`]; towards a client: 0.
-    pub backend: u32,
-    /// Towards a client: the interface that leads to it.
-    pub ifindex: u32,
-    /// Tick of the first fragment.
-    pub seen: u32,
 }
 
 /// Key of a source rule: a longest-prefix-match trie wants the length first, in bits of what follows.
@@ -422,36 +239,6 @@ impl Handover {
     pub const DELIVER: u8 = 0;
     /// Answer that nobody serves this.
     pub const REFUSE: u8 = 1;
-}
-
-/// Time in the maps: units of 2^30 ns (about 1.07 s) of the monotonic clock, so that nothing is divided per packet.
-pub mod tick {
-    /// Ticks of a time in nanoseconds.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_nanos(nanos: u64) -> u32 {
-        (nanos >> 30) as u32
-    }
-
-    /// Ticks that last at least `secs` seconds, at least one.
-    #[must_use]
-    pub const fn from_secs(secs: u64) -> u32 {
-        let ticks = (secs.saturating_mul(1_000_000_000) + (1 << 30) - 1) >> 30;
-        if ticks == 0 {
-            1
-        } else if ticks > u32::MAX as u64 {
-            u32::MAX
-        } else {
-            ticks as u32
-        }
-    }
-
-    /// Ticks from `then` to `now`, 0 if `then` is later (clocks of two CPUs may differ a little).
-    #[inline(always)]
-    #[must_use]
-    pub const fn since(now: u32, then: u32) -> u32 {
-        now.saturating_sub(then)
-    }
 }
 
 #[cfg(feature = "user")]

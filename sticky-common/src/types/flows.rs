@@ -1,0 +1,125 @@
+//! Keys and values of the maps of flows.
+
+use super::{Addr, tick};
+
+/// Key of a flow: the connection as the backend sees it, which is how its replies look.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    pub client: Addr,
+    pub backend: Addr,
+    pub client_port: [u8; 2],
+    pub backend_port: [u8; 2],
+    /// IP protocol number.
+    pub proto: u32,
+}
+
+/// A flow that came through a frontend.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Address of the frontend.
+    pub vip: Addr,
+    /// Port of the frontend.
+    pub port: [u8; 2],
+    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`].
+    pub state: u8,
+    /// The service's prefix, to find the client's record from a reply.
+    pub prefix: u8,
+    /// Interface the client's packets come in by.
+    pub ifindex: u32,
+    /// Interface that leads to the client, 0: not looked up yet.
+    pub out: u32,
+    pub service: u32,
+    /// [`BackendId`].
+    pub backend: u32,
+    /// Tick of the last packet that was looked at.
+    pub seen: u32,
+    /// Tick of the last SYN, of a datagram the first; 0: it was under way when it was first seen.
+    pub opened: u32,
+    /// The client's first sequence number.
+    pub isn: u32,
+}
+
+impl Flow {
+    /// The client sent its FIN.
+    pub const CLIENT_FIN: u8 = 1;
+    /// The backend sent its FIN.
+    pub const BACKEND_FIN: u8 = 2;
+    /// A RST went by.
+    pub const RESET: u8 = 4;
+
+    /// A TCP flow that was not seen for this long no longer stands in another's way: 3 h, as P2 promises.
+    const TCP_LIVES: u32 = tick::from_secs(3 * 3600);
+    /// A datagram after more silence is the first of a new flow (conntrack's nf_conntrack_udp_timeout_stream, and half).
+    const UDP_LIVES: u32 = tick::from_secs(180);
+
+    /// Whether it is still in use.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lives(&self, proto: u32, now: u32) -> bool {
+        const UDP: u32 = 17;
+        let silence = tick::since(now, self.seen);
+        if proto == UDP {
+            silence <= Self::UDP_LIVES
+        } else {
+            !self.closed() && silence <= Self::TCP_LIVES
+        }
+    }
+
+    /// Both ends are done, or one has reset it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn closed(&self) -> bool {
+        self.state & Self::RESET != 0
+            || self.state & (Self::CLIENT_FIN | Self::BACKEND_FIN)
+                == Self::CLIENT_FIN | Self::BACKEND_FIN
+    }
+}
+
+/// A handshake that waits for the client's answer: evidence that the client's address is no invention.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// The acknowledgement number that answers the backend's SYN.
+    pub ack: u32,
+    /// [`BackendId`], 0: none waits.
+    pub backend: u32,
+}
+
+impl Handshake {
+    /// Where a connection's handshake waits, out of `2^bits` places: a mix of the hash of its client with its ports.
+    /// `hash` is keyed, so nobody can aim at another's place.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(hash: u64, client_port: [u8; 2], port: [u8; 2], bits: u32) -> u32 {
+        let ports = u32::from_be_bytes([client_port[0], client_port[1], port[0], port[1]]);
+        // Fibonacci hashing (Knuth, TAOCP 3, section 6.4).
+        ((hash ^ ports as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as u32
+    }
+}
+
+/// Key of a fragmented datagram (RFC 791, section 3.2; RFC 8200, section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FragmentKey {
+    pub src: Addr,
+    pub dst: Addr,
+    pub id: u32,
+    /// IP protocol number.
+    pub proto: u32,
+}
+
+/// Where the fragments behind the first one go.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// What replaces the rewritten address.
+    pub addr: Addr,
+    /// Towards a backend: its [`BackendId`]; towards a client: 0.
+    pub backend: u32,
+    /// Towards a client: the interface that leads to it.
+    pub ifindex: u32,
+    /// Tick of the first fragment.
+    pub seen: u32,
+}
