@@ -38,6 +38,10 @@ struct State {
     mood: Mood,
     answers: HashMap<&'static str, Value>,
     calls: Vec<String>,
+    /// The calls that are let through, as a proxy of the socket does; `None`: all.
+    only: Option<&'static [&'static str]>,
+    /// Bytes of answers.
+    bytes: usize,
     /// Orders to refuse, with the status and the message, and how often.
     refusals: HashMap<&'static str, (StatusCode, &'static str, usize)>,
     /// Orders that were given, with their bodies.
@@ -65,6 +69,8 @@ impl Fake {
             mood: Mood::Well,
             answers,
             calls: Vec::new(),
+            only: None,
+            bytes: 0,
             refusals: HashMap::new(),
             orders: Vec::new(),
             events,
@@ -137,6 +143,16 @@ impl Fake {
         self.state.lock().unwrap().refusals.insert(order, (status, message, times));
     }
 
+    /// Lets only GETs of these paths through.
+    pub(crate) fn only(&self, paths: &'static [&'static str]) {
+        self.state.lock().unwrap().only = Some(paths);
+    }
+
+    /// The bytes that were answered since this was last asked.
+    pub(crate) fn bytes(&self) -> usize {
+        std::mem::take(&mut self.state.lock().unwrap().bytes)
+    }
+
     /// The orders that were given, with their query and body, since this was last asked.
     pub(crate) fn orders(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.state.lock().unwrap().orders)
@@ -197,6 +213,10 @@ async fn answer(
         .and_then(|rest| rest.find('/').map(|slash| &rest[slash..]))
         .unwrap_or(path);
     let query = head.uri.query().unwrap_or_default().to_owned();
+    let only = state.lock().unwrap().only;
+    if only.is_some_and(|only| head.method != Method::GET || !only.contains(&path)) {
+        return Ok(plain(StatusCode::FORBIDDEN, &json!({"message": "not for you"})));
+    }
     if head.method != Method::GET {
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let mut state = state.lock().unwrap();
@@ -235,6 +255,8 @@ async fn answer(
         return Ok(Response::new(BodyExt::boxed(StreamBody::new(frames))));
     }
     let answer = answer.map(|answer| filtered(path, &query, answer));
+    let bytes = answer.as_ref().map_or(0, |answer| answer.to_string().len());
+    state.lock().unwrap().bytes += bytes;
     Ok(match (mood, answer) {
         (_, None) => plain(StatusCode::NOT_FOUND, &json!({"message": format!("{path} not found")})),
         (Mood::HalfAReply, Some(answer)) => {

@@ -161,3 +161,65 @@ async fn a_call_that_is_not_allowed_is_done_without_or_named() {
     assert!(error.contains("GET /tasks") && error.contains("not allowed"), "{error}");
     task.abort();
 }
+
+/// What an operator lets through who keeps the socket behind a proxy; the README has the same list.
+const LET_THROUGH: &[&str] = &[
+    "/version",
+    "/events",
+    "/services",
+    "/tasks",
+    "/nodes",
+    "/networks",
+    "/networks/docker_gwbridge",
+    "/containers/json",
+];
+
+#[tokio::test]
+async fn a_proxy_of_the_socket_that_lets_only_these_through_is_enough() {
+    let fake = Fake::start();
+    fake.demo(2);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    fake.set("/nodes", json!([{"ID": "here", "Description": {"Hostname": host.trim()}}]));
+    // One more is asked for where it is allowed, and done without where it is not.
+    fake.only(LET_THROUGH);
+    let (mut found, task) = follow(&fake);
+    until(&mut found, |found| found.status.connected && backends(found) == 2).await;
+    fake.demo(3);
+    fake.event(&json!({"Type": "service", "Action": "update", "Actor": {"ID": "s0"}}));
+    until(&mut found, |found| backends(found) == 3).await;
+    // A task without a known address, and a node that changed: all that is ever asked.
+    fake.set("/networks/docker_gwbridge", json!({"Containers": {}}));
+    fake.demo(4);
+    fake.set("/networks/docker_gwbridge", json!({"Containers": {}}));
+    fake.event(&json!({"Type": "node", "Action": "update", "Actor": {"ID": "here"}}));
+    sleep(Duration::from_millis(300)).await;
+    assert!(found.borrow().status.error.is_none(), "{:?}", found.borrow().status);
+    let calls = fake.calls();
+    assert!(calls.iter().any(|call| call == "/containers/json"), "{calls:?}");
+    assert!(fake.orders().is_empty(), "nothing but questions");
+    task.abort();
+}
+
+#[tokio::test]
+async fn one_change_among_a_thousand_services_costs_its_own_tasks_only() {
+    let fake = Fake::start();
+    fake.services(1000, 10);
+    let (mut found, task) = follow(&fake);
+    until(&mut found, |found| backends(found) == 10_000).await;
+    let (_, all) = (fake.calls(), fake.bytes());
+    // It is quiet when nobody has asked for a second.
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        if fake.calls().is_empty() {
+            break;
+        }
+    }
+    fake.bytes();
+    fake.event(&json!({"Type": "service", "Action": "update", "Actor": {"ID": "s7"}}));
+    sleep(Duration::from_secs(1)).await;
+    let (calls, bytes) = (fake.calls(), fake.bytes());
+    println!("{calls:?}: {bytes} bytes, where all is {all}");
+    assert!(!calls.is_empty() && calls.iter().all(|call| call == "/services" || call == "/tasks"));
+    assert!(bytes / calls.len() < 5000 && all > 1_000_000, "{bytes} of {all}");
+    task.abort();
+}
