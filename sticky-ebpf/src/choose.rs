@@ -138,7 +138,8 @@ fn hand_over(
     port: [u8; 2],
     reason: Outcome,
 ) -> Verdict {
-    let bytes = ctx.data_end() - ctx.data();
+    // Of a jumbo frame only the first part is between the pointers.
+    let bytes = (ctx.data_end() - ctx.data()).max(packet.end as usize);
     let (magic, task) = (Handover::MAGIC, Handover::DELIVER);
     let choice = Handover { magic, backend, port, task, tags: packet.tags };
     if handover::hand_over(ctx, choice).is_none() {

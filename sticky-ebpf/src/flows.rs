@@ -249,8 +249,12 @@ impl Memory {
             Some(candidate) => {
                 // A source whose datagrams go on is real. Connections have their handshakes to say so.
                 let goes_on = maps.packet.proto != TCP && candidate.seen != now;
-                *candidate = next;
-                if goes_on && CLIENTS.insert(&self.key, &next, 0).is_ok() {
+                if reason == Outcome::Recorded {
+                    candidate.seen = now;
+                } else {
+                    *candidate = next;
+                }
+                if goes_on && CLIENTS.insert(&self.key, candidate, 0).is_ok() {
                     let _ = CANDIDATES.remove(&self.key);
                 }
             }
