@@ -7,3 +7,4 @@ mod forward;
 mod frames;
 mod not_ours;
 mod rig;
+mod suite;

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::Context;
-use aya::programs::{Program, TestRun as _, TestRunOptions, Xdp};
+use aya::maps::Map;
+use aya::programs::{Program, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sticky::control::desired::identity;
 use sticky::control::plan::{
@@ -216,6 +217,27 @@ impl Runner {
     /// One of the programs; only `sticky_xdp` is loaded.
     pub fn program(&mut self, name: &str) -> &mut Program {
         self.ebpf.program_mut(name).expect("the object is built with this program")
+    }
+
+    /// One of the maps.
+    pub fn map(&mut self, name: &str) -> &mut Map {
+        self.ebpf.map_mut(name).expect("the object is built with this map")
+    }
+
+    /// Runs it once on a frame that came in by an interface of this namespace, which then goes on as the program says.
+    pub fn run_live(&self, frame: &[u8], ifindex: u32) -> anyhow::Result<()> {
+        let xdp: &Xdp = self.ebpf.program("sticky_xdp").context("sticky_xdp")?.try_into()?;
+        let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
+            .iter()
+            .flat_map(|w| w.to_ne_bytes())
+            .collect();
+        xdp.test_run(TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::new()
+        })?;
+        Ok(())
     }
 
     /// Runs it once.
