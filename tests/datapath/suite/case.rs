@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use sticky_common::outcome::Outcome;
 
+use super::maps::Maps;
 use super::packet::Packet;
 use super::places::{FAMILIES, Family, Over, octets};
-use super::world::{Counts, Maps, Place, World};
+use super::world::{Counts, Place, World, room_in_tick};
 
 const XDP_PASS: u32 = 2;
 
@@ -159,6 +160,8 @@ impl Case {
     fn run(&self, world: &mut World) -> Result<(), String> {
         world.reset(&self.maps);
         self.run_elsewhere(world)?;
+        // What is said of a flow of this very tick.
+        room_in_tick(100);
         for (at, step) in self.steps.iter().enumerate() {
             match step {
                 Step::Change(change) => change(world),

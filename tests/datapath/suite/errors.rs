@@ -3,9 +3,9 @@
 use sticky_common::outcome::Outcome;
 
 use super::case::Case;
+use super::maps::Maps;
 use super::packet::{ACK, Body, PSH, Packet, RST, SYN, tcp, tcp_at, udp};
 use super::places::{BACKENDS, FAMILIES, Family, NARROW, NARROW_MTU, PROTOS, Proto};
-use super::world::Maps;
 
 const A: u32 = BACKENDS[0];
 const B: u32 = BACKENDS[1];

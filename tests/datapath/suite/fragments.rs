@@ -3,9 +3,10 @@
 use sticky_common::outcome::Outcome;
 
 use super::case::Case;
+use super::maps::Maps;
 use super::packet::{ACK, Packet, SYN, tcp, tcp_at, udp};
 use super::places::{BACKENDS, FAMILIES, Family, PROTOS, Proto, TARGET};
-use super::world::{Maps, World};
+use super::world::World;
 
 const A: u32 = BACKENDS[0];
 const B: u32 = BACKENDS[1];
@@ -72,16 +73,12 @@ fn there(family: Family, proto: Proto, all: &mut Vec<Case>) {
     // Whatever it says, a fragment behind the first has no ports: the backend's host sorts overlaps out.
     let (over, over_out) = part(24, 72);
     all.push(begun("overlapping").sent(&over, Outcome::Fragment, A, &over_out));
-    all.push(
-        begun("the first one twice")
-            .sent(
-                &first,
-                if proto == Proto::Tcp { Outcome::Hash } else { Outcome::Recorded },
-                A,
-                &first_out,
-            )
-            .sent(&second, Outcome::Fragment, A, &second_out),
-    );
+    all.push(begun("the first one twice").sent(&first, Outcome::Hash, A, &first_out).sent(
+        &second,
+        Outcome::Fragment,
+        A,
+        &second_out,
+    ));
     all.push(begun("time to live 2").sent(
         &second.clone().with(|p| p.ttl = 2),
         Outcome::Fragment,

@@ -5,9 +5,9 @@ use sticky_common::outcome::Outcome;
 use sticky_common::types::addr;
 
 use super::case::Case;
+use super::maps::{Maps, mapped};
 use super::packet::{ACK, PSH, Packet, tcp};
 use super::places::{BACKENDS, FAMILIES, Family, PROTOS, Proto, octets};
-use super::world::{Maps, mapped};
 
 const A: u32 = BACKENDS[0];
 const RULES: u32 = 16;
@@ -101,8 +101,8 @@ fn rate(family: Family, proto: Proto, all: &mut Vec<Case>) {
         all.push(
             case("further datagrams count for nothing")
                 .forwarded(&open, Outcome::New, A)
-                .forwarded(&open, Outcome::Recorded, A)
-                .forwarded(&open, Outcome::Recorded, A),
+                .forwarded(&open, Outcome::Hash, A)
+                .forwarded(&open, Outcome::Hash, A),
         );
     }
 }

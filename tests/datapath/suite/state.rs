@@ -5,9 +5,10 @@ use sticky_common::types::{Backend, BackendId, ClientKey, Flow, FlowKey, Record,
 use sticky_common::{maps, types};
 
 use super::case::Case;
+use super::maps::{Maps, SERVICE, mapped};
 use super::packet::{ACK, FIN, PSH, Packet, RST, SYN, tcp, tcp_at, udp};
 use super::places::{BACKENDS, FAMILIES, Family, PROTOS, Proto};
-use super::world::{Maps, World, mapped, next_tick, now};
+use super::world::{World, next_tick, now};
 use crate::rig::UP;
 
 const A: u32 = BACKENDS[0];
@@ -244,7 +245,7 @@ fn known(family: Family, evident: bool) -> impl Fn(&mut World) + Send + Sync {
     move |world: &mut World| {
         let prefix = if family == Family::V4 { 128 } else { 64 };
         let addr = addr::masked(&mapped(family.client(0)), prefix);
-        let key = ClientKey { service: super::world::SERVICE, addr };
+        let key = ClientKey { service: SERVICE, addr };
         for (name, there) in [(maps::CLIENTS, evident), (maps::CANDIDATES, !evident)] {
             let found = world.map::<ClientKey, Record>(name).get(&key, 0).is_ok();
             assert_eq!(found, there, "the record is in {name}: {found}");
@@ -349,7 +350,7 @@ fn evidence_of_udp(family: Family, all: &mut Vec<Case>) {
         Case::new(name("datagrams that go on are evidence"))
             .then(|_| next_tick())
             .forwarded(&open, Outcome::New, A)
-            .forwarded(&open, Outcome::Recorded, A)
+            .forwarded(&open, Outcome::Hash, A)
             .then(known(family, false))
             .then(|_| next_tick())
             .forwarded(&open, Outcome::Recorded, A)

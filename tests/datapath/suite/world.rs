@@ -1,7 +1,5 @@
 //! Three namespaces around the programs: a client's, the node's, the backends'. All are silent but for the cases' frames.
 
-use std::collections::HashMap as Plain;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::IntoRawFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,124 +10,23 @@ use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use pnet_datalink::{Channel, ChannelType, Config};
 use socket2::{Domain, Socket, Type};
-use sticky::control::plan::{FrontendKey, Loaded, Plan, Rule};
+use sticky::control::plan::{Loaded, Plan};
 use sticky::control::{DataPath as _, Names};
 use sticky::datapath::XdpMode;
-use sticky::model;
-use sticky_common::maps;
+use sticky_common::maps as names;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Backend, BackendId, Frontend, Slot, Traffic, addr};
+use sticky_common::types::{Backend, BackendId, Traffic};
 use sticky_tests::netns::Netns;
 
+use super::maps::{Maps, SERVICE};
 use super::places::{
-    BACKEND_MAC, BACKENDS, FAMILIES, Family, NARROW, NARROW_MTU, NODE_MAC, PORT, Proto, SECOND,
-    TARGET, WIDE_MTU,
+    BACKEND_MAC, BACKENDS, FAMILIES, Family, NARROW, NARROW_MTU, NODE_MAC, WIDE_MTU,
 };
 use crate::frames::{CLIENT_MAC, HOST_MAC, Wire};
-use crate::rig::{Rig, Runner, TABLE_SIZE, UP};
+use crate::rig::{Rig, Runner};
 
-/// The service of all frontends.
-pub const SERVICE: u32 = 7;
 /// Clients whose link address the node knows.
 pub const CLIENTS: u8 = 8;
-
-/// What the maps say, of user space's part.
-#[derive(Clone)]
-pub struct Maps {
-    pub slots: Arc<[Slot]>,
-    pub backends: Vec<Backend>,
-    pub frontends: Plain<FrontendKey, Frontend>,
-    pub rules: Vec<(u32, Vec<Rule>)>,
-}
-
-impl Default for Maps {
-    fn default() -> Self {
-        let mut frontends = Plain::new();
-        for family in FAMILIES {
-            for (vip, port) in
-                [(family.vip(), PORT), (family.vip(), SECOND), (family.second_vip(), PORT)]
-            {
-                for proto in [Proto::Tcp, Proto::Udp] {
-                    frontends.insert(key(SocketAddr::new(vip, port), proto), frontend(family));
-                }
-            }
-        }
-        let backends = BACKENDS.into_iter().chain([NARROW]).map(|i| backend(i, UP)).collect();
-        Self { slots: everywhere(BACKENDS[0], false), backends, frontends, rules: Vec::new() }
-    }
-}
-
-impl Maps {
-    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
-        change(&mut self);
-        self
-    }
-
-    /// Every slot leads to this backend.
-    pub fn to(self, index: u32, unsettled: bool) -> Self {
-        self.with(|m| m.slots = everywhere(index, unsettled))
-    }
-
-    /// No backend is up, since before the tick from which packets are refused if `refused`.
-    pub fn to_nobody(self, refused: bool) -> Self {
-        self.with(|m| m.slots = vec![Slot::EMPTY; TABLE_SIZE as usize].into()).each(|f| {
-            f.refuse_at = if refused { 1 } else { u32::MAX };
-        })
-    }
-
-    pub fn state(self, index: u32, flags: u32) -> Self {
-        self.with(|m| {
-            let backend = m.backends.iter_mut().find(|b| BackendId(b.id).index() == index);
-            backend.unwrap().flags = flags;
-        })
-    }
-
-    pub fn each(self, change: impl Fn(&mut Frontend)) -> Self {
-        self.with(|m| m.frontends.values_mut().for_each(change))
-    }
-}
-
-pub fn everywhere(index: u32, unsettled: bool) -> Arc<[Slot]> {
-    vec![Slot::new(index, unsettled); TABLE_SIZE as usize].into()
-}
-
-pub fn key(at: SocketAddr, proto: Proto) -> FrontendKey {
-    let proto = match proto {
-        Proto::Tcp => model::Proto::Tcp,
-        Proto::Udp => model::Proto::Udp,
-    };
-    FrontendKey::of(&model::Frontend { addr: at.ip(), port: at.port(), proto })
-}
-
-fn frontend(family: Family) -> Frontend {
-    Frontend {
-        service: SERVICE,
-        ttl: 1000,
-        rules: 0,
-        interval: 0,
-        refuse_at: 0,
-        port: TARGET.to_be_bytes(),
-        prefix: if family == Family::V4 { 128 } else { 64 },
-        zero: 0,
-    }
-}
-
-fn backend(index: u32, flags: u32) -> Backend {
-    let (IpAddr::V4(v4), IpAddr::V6(v6)) = (Family::V4.backend(index), Family::V6.backend(index))
-    else {
-        panic!("each family gives its own")
-    };
-    Backend {
-        v6: addr::from_bytes(v6.octets()),
-        v4: v4.octets(),
-        // Set at load, when the interfaces are there.
-        ifindex_v4: 0,
-        ifindex_v6: 0,
-        id: BackendId::new(index, 1).0,
-        flags,
-        service: SERVICE,
-    }
-}
 
 /// Where a frame can come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,12 +178,12 @@ impl World {
     /// Forgets all that packets left, and loads the maps.
     pub fn reset(&mut self, maps: &Maps) {
         use sticky_common::types::{ClientKey, Flow, FlowKey, Fragment, FragmentKey, Record};
-        clear(self.map::<ClientKey, Record>(maps::CLIENTS));
-        clear(self.map::<ClientKey, Record>(maps::CANDIDATES));
-        clear(self.map::<ClientKey, u64>(maps::RATES));
-        clear(self.map::<FlowKey, Flow>(maps::FLOWS));
-        clear(self.map::<FlowKey, Flow>(maps::TRANSIENT));
-        clear(self.map::<FragmentKey, Fragment>(maps::FRAGMENTS));
+        clear(self.map::<ClientKey, Record>(names::CLIENTS));
+        clear(self.map::<ClientKey, Record>(names::CANDIDATES));
+        clear(self.map::<ClientKey, u64>(names::RATES));
+        clear(self.map::<FlowKey, Flow>(names::FLOWS));
+        clear(self.map::<FlowKey, Flow>(names::TRANSIENT));
+        clear(self.map::<FragmentKey, Fragment>(names::FRAGMENTS));
         self.load(maps);
         self.collect(0);
     }
@@ -297,11 +194,11 @@ impl World {
     }
 
     pub fn counts(&mut self) -> Counts {
-        let outcomes: PerCpuArray<_, u64> = self.runner.map(maps::OUTCOMES).try_into().unwrap();
+        let outcomes: PerCpuArray<_, u64> = self.runner.map(names::OUTCOMES).try_into().unwrap();
         let sum = |i| outcomes.get(&i, 0).unwrap().iter().sum();
         let outcomes = (0..Outcome::COUNT).map(sum).collect();
         let stats: PerCpuArray<_, Traffic> =
-            self.runner.map(maps::BACKEND_STATS).try_into().unwrap();
+            self.runner.map(names::BACKEND_STATS).try_into().unwrap();
         let towards = (0..=NARROW).map(|i| {
             let all = stats.get(&i, 0).unwrap();
             (all.iter().map(|t| t.packets).sum(), all.iter().map(|t| t.bytes).sum())
@@ -391,10 +288,12 @@ pub fn next_tick() {
     }
 }
 
-/// An address as the maps have it.
-pub fn mapped(addr: IpAddr) -> sticky_common::types::Addr {
-    match addr {
-        IpAddr::V4(v4) => addr::mapped(v4.octets()),
-        IpAddr::V6(v6) => addr::from_bytes(v6.octets()),
+/// Waits until the tick lasts this many milliseconds more.
+pub fn room_in_tick(millis: u64) {
+    let clock = nix::time::ClockId::CLOCK_MONOTONIC_COARSE;
+    let nanos = Duration::from(nix::time::clock_gettime(clock).unwrap()).as_nanos() as u64;
+    let left = (1 << 30) - nanos % (1 << 30);
+    if left < millis * 1_000_000 {
+        next_tick();
     }
 }
