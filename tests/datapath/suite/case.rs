@@ -168,10 +168,10 @@ impl Case {
                 Step::Frame { enters, frame, counted, towards, out } => {
                     let before = world.counts();
                     match enters {
-                        Enters::Client => world.from_client(frame),
+                        Enters::Client => world.client_sends(frame),
                         Enters::Xdp => passes_as_it_came(world, frame)?,
-                        Enters::ClientWire => world.by_wire(frame),
-                        Enters::Backend => world.from_backend(frame),
+                        Enters::ClientWire => world.client_sends_by_wire(frame),
+                        Enters::Backend => world.backend_sends(frame),
                     }
                     let got = world.collect(usize::from(out.is_some()));
                     let after = world.counts();
@@ -217,7 +217,7 @@ impl Case {
                         );
                     }
                 }
-                world.from_backend(&frame);
+                world.backend_sends(&frame);
                 let got = world.collect(1);
                 if got != [(Place::Host, frame)] {
                     return Err(format!("from no backend: {}", compare(&got, &[])));

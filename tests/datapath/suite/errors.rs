@@ -190,8 +190,8 @@ pub fn of_our_own() -> Vec<Case> {
         for proto in PROTOS {
             let name = |what: &str| format!("{family:?} {proto:?}: {what}");
             let open = Packet::opening(family, proto);
-            let gap = Maps::default().to_nobody(false);
-            let refusing = Maps::default().to_nobody(true);
+            let gap = Maps::default().nobody_up(false);
+            let refusing = Maps::default().nobody_up(true);
             let none = [Outcome::NoBackend];
             all.push(Case::new(name("nobody, at first")).maps(gap).dropped(&open, &none, None));
             let refused = [Outcome::NoBackend, Outcome::Refused];
@@ -246,7 +246,7 @@ fn our_error(about: &Packet, codes: [u8; 2], mtu: u32) -> Packet {
 }
 
 fn resets(family: Family, all: &mut Vec<Case>) {
-    let nobody = || Maps::default().to_nobody(true);
+    let nobody = || Maps::default().nobody_up(true);
     let refused = [Outcome::NoBackend, Outcome::Refused];
     for (what, flags, data, answer) in [
         ("a SYN", SYN, &b""[..], tcp_reset(RST | ACK, 0, 1001)),

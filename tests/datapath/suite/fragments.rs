@@ -111,7 +111,7 @@ fn there(family: Family, proto: Proto, all: &mut Vec<Case>) {
     ));
     all.push(
         Case::new(name("nobody is up"))
-            .maps(Maps::default().to_nobody(false))
+            .maps(Maps::default().nobody_up(false))
             .dropped(&first, &[Outcome::NoBackend], None)
             .passed(&second),
     );

@@ -51,7 +51,7 @@ impl Maps {
     }
 
     /// No backend is up, since before the tick from which packets are refused if `refused`.
-    pub fn to_nobody(self, refused: bool) -> Self {
+    pub fn nobody_up(self, refused: bool) -> Self {
         self.with(|m| m.slots = vec![Slot::EMPTY; TABLE_SIZE as usize].into()).each(|f| {
             f.refuse_at = if refused { 1 } else { u32::MAX };
         })

@@ -93,7 +93,7 @@ fn moves(family: Family, proto: Proto, all: &mut Vec<Case>) {
     all.push(
         Case::new(name("nobody is in the table, and its backend lives"))
             .forwarded(&open, Outcome::New, A)
-            .swap(Maps::default().to_nobody(true).with(|m| {
+            .swap(Maps::default().nobody_up(true).with(|m| {
                 m.slots = m.slots.iter().map(|s| s.marked_unsettled()).collect();
             }))
             .forwarded(&data, Outcome::Recorded, A),

@@ -207,16 +207,16 @@ impl World {
     }
 
     /// A frame of a client through both programs.
-    pub fn from_client(&mut self, frame: &[u8]) {
+    pub fn client_sends(&mut self, frame: &[u8]) {
         self.runner.run_live(frame, self.ifindices[0]).unwrap();
     }
 
     /// The same over the link, which takes frames of any length.
-    pub fn by_wire(&mut self, frame: &[u8]) {
+    pub fn client_sends_by_wire(&mut self, frame: &[u8]) {
         self.client.0.send_to(frame, None).unwrap().unwrap();
     }
 
-    pub fn from_backend(&mut self, frame: &[u8]) {
+    pub fn backend_sends(&mut self, frame: &[u8]) {
         self.backends[0].0.send_to(frame, None).unwrap().unwrap();
     }
 
