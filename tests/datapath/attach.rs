@@ -252,22 +252,26 @@ fn a_link_with_the_number_of_one_that_went_is_attached_anew() {
     node.talk().unwrap();
 }
 
+/// What a start says that is refused.
+fn refused(node: &Netns, interfaces: &[&str], mode: XdpMode) -> String {
+    let pin_dir = PathBuf::from(BPF_DIR).join(unique());
+    let refused = Rig::adopt(node, interfaces, mode, pin_dir.clone()).err();
+    let links = pin_dir.join(format!("v{ABI_VERSION}/links"));
+    assert_eq!(std::fs::read_dir(links).unwrap().count(), 0, "nothing is kept");
+    sticky::datapath::detach(&pin_dir).unwrap();
+    format!("{:#}", refused.unwrap())
+}
+
 #[test]
 fn a_foreign_xdp_program_is_left_alone_and_named() {
     let topology = Topology::new().unwrap();
     let node = &topology.node;
     let first = Rig::start(node, &["eth0"], XdpMode::Native).unwrap();
     let before = node.ip("-details link show eth0").unwrap();
-    for mode in [XdpMode::Auto, XdpMode::Generic] {
-        let pin_dir = PathBuf::from(BPF_DIR).join(unique());
-        // `eth1` would do, and is not kept when `eth0` does not.
-        let refused = Rig::adopt(node, &["eth1", "eth0"], mode, pin_dir.clone()).err().unwrap();
-        let text = format!("{refused:#}");
-        for word in ["eth0", "(sticky_xdp)", "bpftool link detach id", "--iface"] {
-            assert!(text.contains(word), "{word} is not in: {text}");
-        }
-        assert!(tcx(node, "eth1").is_empty(), "{mode:?}");
-        sticky::datapath::detach(&pin_dir).unwrap();
+    // `eth1` would do, and is not kept when `eth0` does not.
+    let text = refused(node, &["eth1", "eth0"], XdpMode::Auto);
+    for word in ["eth0", "(sticky_xdp)", "bpftool link detach id", "--iface"] {
+        assert!(text.contains(word), "{word} is not in: {text}");
     }
     assert_eq!(node.ip("-details link show eth0").unwrap(), before);
 
@@ -281,11 +285,8 @@ fn a_foreign_xdp_program_is_left_alone_and_named() {
         node.run("ip", &["link", "set", "dev", "eth1", "xdp", "pinned", &pin.to_string_lossy()]);
     std::fs::remove_file(&pin).unwrap();
     put.unwrap();
-    let refused = Rig::start(node, &["eth1"], XdpMode::Auto).err().unwrap();
-    let text = format!("{refused:#}");
+    let text = refused(node, &["eth1"], XdpMode::Generic);
     assert!(text.contains("`ip link set dev eth1 xdp off`"), "{text}");
-    node.ip("link set dev eth1 xdp off").unwrap();
-    Rig::start(node, &["eth1"], XdpMode::Auto).unwrap();
 }
 
 #[test]
@@ -330,8 +331,8 @@ fn auto_takes_generic_mode_where_the_driver_has_no_other() {
     let topology = Topology::new().unwrap();
     let node = &topology.node;
     node.ip("link add br0 type bridge").unwrap();
-    let refused = Rig::start(node, &["br0"], XdpMode::Native).err().unwrap();
-    assert!(format!("{refused:#}").contains("cannot attach to br0 in native mode"), "{refused:#}");
+    let text = refused(node, &["br0"], XdpMode::Native);
+    assert!(text.contains("cannot attach to br0 in native mode"), "{text}");
     let rig = Rig::start(node, &["br0"], XdpMode::Auto).unwrap();
     assert_eq!(rig.path.view.interfaces()[0].mode, "generic");
 }

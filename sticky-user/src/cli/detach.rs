@@ -23,6 +23,12 @@ pub(super) fn run(places: &Places, force: bool) -> Result<(), Failure> {
     };
     let removed = datapath::detach(&places.pin_dir)?;
     drop(claim);
+    // Made for the socket; one that somebody named with --socket stays.
+    let default = Places::default();
+    if let Some(dir) = default.socket.parent().filter(|_| places.socket == default.socket) {
+        // It stays while something else is in it, or if it never was there.
+        let _ = std::fs::remove_dir(dir);
+    }
     let pins = places.pin_dir.display();
     match removed {
         0 => anstream::println!("nothing of sticky is attached ({pins})"),

@@ -5,15 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tracing::warn;
 
 /// How long changes are collected after the first was told, since one `ip` command may cause several messages.
 const SETTLE: Duration = Duration::from_millis(20);
+
+/// The pause before another connection.
+const AGAIN: Duration = Duration::from_secs(1);
+
+type Messages = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
 
 /// What changed since somebody asked.
 pub struct Changes {
@@ -26,6 +33,27 @@ pub struct Changes {
 /// Listens from now on, for as long as the runtime lives.
 pub fn changes(runtime: &Handle) -> io::Result<Changes> {
     let _inside = runtime.enter();
+    let mut messages = listen()?;
+    let (sender, links) = watch::channel(0);
+    let routes = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&routes);
+    runtime.spawn(async move {
+        while !sender.is_closed() {
+            tell(&mut messages, &sender, &seen).await;
+            // A message that nobody understands ends a connection; what came meanwhile is looked for.
+            tokio::time::sleep(AGAIN).await;
+            match listen() {
+                Ok(next) => messages = next,
+                Err(error) => warn!(%error, "changes of interfaces are not heard, only looked for"),
+            }
+            seen.store(true, Ordering::Release);
+            sender.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(Changes { links, routes })
+}
+
+fn listen() -> io::Result<Messages> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
@@ -33,42 +61,40 @@ pub fn changes(runtime: &Handle) -> io::Result<Changes> {
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
     ];
-    let (driver, _, mut messages) = rtnetlink::new_multicast_connection(&groups)?;
-    runtime.spawn(driver);
-    let (sender, links) = watch::channel(0);
-    let routes = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&routes);
-    runtime.spawn(async move {
-        let is_route = |payload: &NetlinkPayload<RouteNetlinkMessage>| {
-            matches!(
-                payload,
-                NetlinkPayload::InnerMessage(
-                    RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_)
-                )
-            )
-        };
-        while let Some((first, _)) = messages.next().await {
-            if is_route(&first.payload) {
-                seen.store(true, Ordering::Release);
-                continue;
-            }
-            sender.send_modify(|count| *count += 1);
-            tokio::time::sleep(SETTLE).await;
-            let mut more = false;
-            while let Ok((message, _)) = messages.try_recv() {
-                if is_route(&message.payload) {
-                    seen.store(true, Ordering::Release);
-                } else {
-                    more = true;
-                }
-            }
-            if more {
-                sender.send_modify(|count| *count += 1);
-            }
-            if sender.is_closed() {
-                return;
-            }
+    let (driver, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
+    tokio::spawn(driver);
+    Ok(messages.map(|(message, _)| message).boxed())
+}
+
+/// Until the connection ends.
+async fn tell(messages: &mut Messages, sender: &watch::Sender<u64>, routes: &AtomicBool) {
+    while let Some(first) = messages.next().await {
+        if is_route(&first.payload) {
+            routes.store(true, Ordering::Release);
+            continue;
         }
-    });
-    Ok(Changes { links, routes })
+        sender.send_modify(|count| *count += 1);
+        tokio::time::sleep(SETTLE).await;
+        let mut more = false;
+        while let Some(Some(message)) = messages.next().now_or_never() {
+            let route = is_route(&message.payload);
+            routes.fetch_or(route, Ordering::AcqRel);
+            more |= !route;
+        }
+        if more {
+            sender.send_modify(|count| *count += 1);
+        }
+        if sender.is_closed() {
+            return;
+        }
+    }
+}
+
+fn is_route(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
+    matches!(
+        payload,
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_)
+        )
+    )
 }
