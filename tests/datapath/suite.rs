@@ -16,6 +16,7 @@ mod packet;
 mod places;
 mod plain;
 mod random;
+mod raw;
 mod rules;
 mod state;
 mod world;
