@@ -1,7 +1,6 @@
 //! The program that runs another one many times.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::Ebpf;
@@ -58,7 +57,7 @@ impl Wrapper {
         })?;
         self.check(verdict, u64::from(runs))?;
         // The kernel gives the mean of one run.
-        Ok(Duration::from(ran.duration).as_nanos() as f64)
+        Ok(ran.duration.as_nanos() as f64)
     }
 
     fn reset(&mut self) -> anyhow::Result<()> {
