@@ -24,16 +24,23 @@ pub struct FileNode {
 impl FileNode {
     /// Starts `count` backends, and sticky with the services that `text` makes of their addresses.
     pub fn start(count: u8, text: impl FnOnce(&[IpAddr]) -> String) -> anyhow::Result<Self> {
+        Self::start_with(&[], count, text)
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(
+        arguments: &[&str],
+        count: u8,
+        text: impl FnOnce(&[IpAddr]) -> String,
+    ) -> anyhow::Result<Self> {
         let net = Topology::new()?;
         let (backends, addresses) = net.backends(count)?;
         let running = Backends::start(&backends, &demo_binary()?, &addresses)?;
         let file = ServiceFile::new(addresses)?;
         file.write(&text(&file.addresses))?;
         let provider = format!("file:{}", file.path().display());
-        let sticky = Sticky::start(
-            &net.node,
-            &["--iface", "eth0", "--provider", &provider, "--http", "[::]:80"],
-        )?;
+        let fixed = ["--iface", "eth0", "--provider", &provider, "--http", "[::]:80"];
+        let sticky = Sticky::start(&net.node, &[&fixed[..], arguments].concat())?;
         Ok(Self { sticky, file, running, backends, net })
     }
 

@@ -2,14 +2,24 @@
 
 mod bodies;
 mod capture;
+mod cells;
+mod chaos;
 mod crash;
 mod doctor;
 mod drain;
+mod dual;
 mod explain;
 mod fixture;
+mod flood;
 mod harness;
 mod interfaces;
 mod mistakes;
+mod path_mtu;
+mod refused;
 mod relay;
+mod rules;
+mod shares;
 mod spread;
+mod stacks;
 mod takeover;
+mod ways_back;

@@ -3,8 +3,10 @@
 //! Everything is a value that undoes itself when dropped, also when a test panics. Values are dropped in the reverse order of their
 //! creation: keep namespaces first and programs last. Needs root.
 
+pub mod bulk;
 pub mod command;
 pub mod curl;
+pub mod datagrams;
 pub mod demo;
 pub mod dockerd;
 pub mod http;
@@ -14,6 +16,7 @@ pub mod load;
 pub mod names;
 pub mod netns;
 pub mod process;
+pub mod spoof;
 pub mod sticky;
 pub mod swarm;
 pub mod topology;

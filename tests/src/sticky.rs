@@ -146,6 +146,20 @@ impl Sticky {
         self.process = None;
     }
 
+    /// An upgrade: a second one, with the same arguments, succeeds the first.
+    pub fn take_over(&mut self) -> anyhow::Result<()> {
+        const LIMIT: Duration = Duration::from_secs(20);
+        let mut command = self.command(&["run", "--takeover"]);
+        command.args(&self.arguments);
+        let mut successor = Process::spawn("successor", &command)?;
+        successor.wait_line(LIMIT, 0, |line| line.contains("took over"))?;
+        if let Some(mut first) = self.process.replace(successor) {
+            let code = first.wait(LIMIT)?.code();
+            anyhow::ensure!(code == Some(0), "the first one ended with {code:?}");
+        }
+        Ok(())
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn terminate(&mut self, limit: Duration) -> anyhow::Result<Duration> {
         let started = Instant::now();

@@ -1,0 +1,111 @@
+//! Labels of layer 4: who may connect and how often, who counts as one client, and for how long.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use sticky_tests::demo::LINE_PORT;
+use sticky_tests::lines::LineConnection;
+use sticky_tests::topology::client;
+
+use crate::dual::{BOTH, Dual, Family};
+
+const BACKENDS: u8 = 4;
+
+fn open(node: &Dual, source: IpAddr, to: SocketAddr) -> anyhow::Result<LineConnection> {
+    node.client(|| LineConnection::open_within(source, to, Duration::from_millis(300)))
+}
+
+fn start(labels: [&[(&str, &str)]; 2]) -> anyhow::Result<Dual> {
+    Dual::start_prepared(BACKENDS, labels, &["--xdp-mode", "native"], |_, _| Ok(()))
+}
+
+#[test]
+fn who_may_connect_and_how_often() -> anyhow::Result<()> {
+    let allow =
+        [("sticky.allow", "198.18.0.0/24,198.18.2.0/24"), ("sticky.deny", "198.18.0.128/25")];
+    let rate = [("sticky.rate", "5"), ("sticky.deny", "2001:db8:c:9::/64")];
+    let node = start([&allow, &rate])?;
+    let to = Family::V4.frontend(LINE_PORT);
+    for (index, admitted) in
+        [(1, true), (127, true), (128, false), (255, false), (256, false), (513, true)]
+    {
+        let opened = open(&node, client(index), to);
+        assert_eq!(opened.is_ok(), admitted, "{}", client(index));
+    }
+    let six = Family::V6;
+    let to = six.frontend(LINE_PORT);
+    assert!(open(&node, six.client(9), to).is_err());
+    // Five a second: of a burst five are let in, and a second later five more; others are not held up.
+    let burst = || (0..12).filter(|_| open_once(&node, six.client(1), to)).count();
+    let since = Instant::now();
+    let first = burst();
+    assert!((4..=6).contains(&first), "{first} of 12 in {:?}", since.elapsed());
+    open(&node, six.client(2), to)?;
+    std::thread::sleep(Duration::from_millis(1200));
+    let second = burst();
+    assert!((4..=6).contains(&second), "{second} of 12");
+    let metrics = node.net.node.run("curl", &["--silent", "http://127.0.0.1:9880/metrics"])?;
+    for outcome in ["denied", "rate_limited"] {
+        let start = format!("sticky_packets_total{{outcome=\"{outcome}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        assert!(count.is_some_and(|count| count != "0"), "{outcome}: {count:?}");
+    }
+    Ok(())
+}
+
+/// With so little patience that no second SYN is sent.
+fn open_once(node: &Dual, source: IpAddr, to: SocketAddr) -> bool {
+    node.client(|| LineConnection::open_within(source, to, Duration::from_millis(40))).is_ok()
+}
+
+#[test]
+fn a_prefix_is_one_client() -> anyhow::Result<()> {
+    let prefix = [("sticky.ip_prefix", "24,56")];
+    let node = start([&prefix; 2])?;
+    let instances = |of: &dyn Fn(u8) -> IpAddr, family: Family| {
+        let to = family.frontend(LINE_PORT);
+        (0..12)
+            .map(|i| Ok(open(&node, of(i), to)?.instance))
+            .collect::<anyhow::Result<BTreeSet<_>>>()
+    };
+    let within = |i: u8| client(u32::from(i) * 20 + 5);
+    let across = |i: u8| client(u32::from(i) * 256 + 5);
+    assert_eq!(instances(&within, Family::V4)?.len(), 1);
+    assert!(instances(&across, Family::V4)?.len() > 1);
+    let within = |i: u8| Family::V6.client(0x1200 + u16::from(i));
+    let across = |i: u8| Family::V6.client(u16::from(i) << 8);
+    assert_eq!(instances(&within, Family::V6)?.len(), 1);
+    assert!(instances(&across, Family::V6)?.len() > 1);
+    Ok(())
+}
+
+#[test]
+fn affinity_for_no_time_and_for_a_short_one() -> anyhow::Result<()> {
+    const CLIENTS: u16 = 40;
+    let node = start([&[("sticky.affinity_ttl", "0")], &[("sticky.affinity_ttl", "2s")]])?;
+    node.serve(0..2)?;
+    let meet = |family: Family| -> anyhow::Result<Vec<LineConnection>> {
+        let to = family.frontend(LINE_PORT);
+        (0..CLIENTS).map(|index| open(&node, family.client(index), to)).collect()
+    };
+    let moved = |was: &[LineConnection], is: &[LineConnection]| {
+        was.iter().zip(is).filter(|(was, is)| was.instance != is.instance).count()
+    };
+    let mut first = [meet(Family::V4)?, meet(Family::V6)?];
+    node.serve(0..usize::from(BACKENDS))?;
+    // Nobody is known for no time; who is known for two seconds stays for now.
+    let second = [meet(Family::V4)?, meet(Family::V6)?];
+    let followed = moved(&first[0], &second[0]);
+    assert!(followed > 8, "{followed} of {CLIENTS} follow the hash");
+    assert_eq!(moved(&first[1], &second[1]), 0);
+    std::thread::sleep(Duration::from_secs(4));
+    let third = meet(Family::V6)?;
+    let expired = moved(&first[1], &third);
+    assert!(expired > 8, "{expired} of {CLIENTS} are new after four silent seconds");
+    // Connections from before stay where they are, whatever holds for new ones.
+    for family in BOTH {
+        first[family as usize].iter_mut().try_for_each(|line| line.ask("still there?"))?;
+    }
+    Ok(())
+}
