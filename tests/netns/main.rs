@@ -9,6 +9,7 @@ mod doctor;
 mod drain;
 mod dual;
 mod explain;
+mod failover;
 mod fixture;
 mod flood;
 mod harness;

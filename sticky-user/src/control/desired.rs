@@ -11,7 +11,7 @@ use super::frontends::Resolved;
 use super::plan::{Desired, DesiredBackend, DesiredService, FrontendKey};
 use super::rules;
 use super::{ClientRules, Names, Reach};
-use crate::model::{Backend, Frontend, LabelError, Service, State};
+use crate::model::{Backend, Frontend, LabelError, Proto, Service, State};
 
 /// Identities in the maps outlive a change of the cluster's key, so they are hashed with none.
 const IDENTITY_KEY: HashKey = HashKey { k0: 0, k1: 0 };
@@ -64,7 +64,10 @@ pub fn wanted(
         let service_identity = identity(&service.id);
         out.names.services.insert(service_identity, service.id.clone());
         let mut backends = Vec::new();
-        for backend in &service.backends {
+        // A connection stays with a backend that fails its checks; a flow of datagrams has no end that would set it free.
+        let connects = service.publish.iter().any(|publish| publish.proto == Proto::Tcp);
+        let serving = |backend: &&Backend| connects || backend.state != State::Down;
+        for backend in service.backends.iter().filter(serving) {
             let mut wanted = desired_backend(backend, key);
             for addr in local(backend) {
                 match reach.get(&addr) {

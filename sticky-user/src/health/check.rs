@@ -10,7 +10,7 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -22,6 +22,9 @@ use crate::model::{ProxyProtocol, State};
 /// A starting backend is asked this often, for as long as a start takes.
 const EAGER: Duration = Duration::from_millis(100);
 const EAGER_FOR: Duration = Duration::from_secs(60);
+
+/// A closed UDP port of this host's containers says so at once.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
 
 /// Asks one backend.
 pub(super) struct Checker {
@@ -84,6 +87,9 @@ impl Plan {
             for addr in &self.connect {
                 connect(*addr).await?;
             }
+            for addr in &self.datagrams {
+                heard(*addr).await?;
+            }
             match &self.http {
                 Some(http) => http.get().await,
                 None => Ok(()),
@@ -105,6 +111,23 @@ async fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
         }
         _ => format!("port {}: {error}", addr.port()),
     })
+}
+
+/// Sends an empty datagram, which says nothing to anybody. Only a closed port answers it, by ICMP.
+async fn heard(addr: SocketAddr) -> Result<(), String> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => format!("port {}/udp is closed", addr.port()),
+        _ => format!("port {}/udp: {error}", addr.port()),
+    };
+    let any = if addr.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).await.map_err(failed)?;
+    socket.connect(addr).await.map_err(failed)?;
+    socket.send(&[]).await.map_err(failed)?;
+    match timeout(REFUSED_WITHIN, socket.recv(&mut [0; 1])).await {
+        Ok(Err(error)) => Err(failed(error)),
+        // Silence, or an answer.
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 impl Http {

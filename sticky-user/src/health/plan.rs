@@ -12,6 +12,8 @@ pub(super) struct Plan {
     /// Where a TCP connection is enough.
     pub(super) connect: Vec<SocketAddr>,
     pub(super) http: Option<Http>,
+    /// Where a datagram is to bring back no refusal; only of what has nothing else to ask.
+    pub(super) datagrams: Vec<SocketAddr>,
     pub(super) config: HealthConfig,
 }
 
@@ -25,7 +27,7 @@ pub(super) struct Http {
 }
 
 impl Plan {
-    /// `None` where its container's state has to do: it has no TCP port, or is not running.
+    /// `None` where its container's state has to do: it has no port of its own, or is not running.
     pub(super) fn of(service: &Service, backend: &Backend) -> Option<Self> {
         let config = &service.config;
         // Docker's virtual address answers whether or not anything is behind it, and not on every host.
@@ -46,7 +48,11 @@ impl Plan {
         }
         let mut seen = std::collections::HashSet::new();
         connect.retain(|addr| seen.insert(*addr));
-        let asked = *connect.first()?;
+        let Some(&asked) = connect.first() else {
+            let datagrams = datagrams(service, backend, addr);
+            let only = Self { connect, http: None, datagrams, config: config.health.clone() };
+            return (!only.datagrams.is_empty()).then_some(only);
+        };
         let http = config.health.path.clone().map(|path| {
             connect.retain(|addr| *addr != asked);
             Http {
@@ -56,8 +62,18 @@ impl Plan {
                 proxy_protocol: config.proxy_protocol,
             }
         });
-        Some(Self { connect, http, config: config.health.clone() })
+        Some(Self { connect, http, datagrams: Vec::new(), config: config.health.clone() })
     }
+}
+
+/// The UDP ports that packets are sent to.
+fn datagrams(service: &Service, backend: &Backend, addr: SocketAddr) -> Vec<SocketAddr> {
+    let sent = service.config.ip_hash && backend.layer4;
+    let udp = service.publish.iter().filter(|publish| sent && publish.proto == Proto::Udp);
+    let mut ports: Vec<_> = udp.map(|publish| publish.target).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports.into_iter().map(|port| SocketAddr::new(addr.ip(), port)).collect()
 }
 
 /// A host name that the application knows.

@@ -143,7 +143,7 @@ async fn what_an_earlier_run_knew_holds_until_checks_say_otherwise() {
 }
 
 #[tokio::test]
-async fn draining_stands_above_checks_and_udp_needs_none() {
+async fn draining_stands_above_checks_and_a_closed_udp_port_is_down() {
     let addr: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let mut draining = service(addr, None);
     draining.backends[0].state = State::Draining(DrainMode::Connections);
@@ -155,12 +155,19 @@ async fn draining_stands_above_checks_and_udp_needs_none() {
         effective.borrow().snapshot.services[0].backends[0].state,
         State::Draining(DrainMode::Connections)
     );
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut udp = service(addr, None);
     udp.config.hosts.clear();
     udp.config.ip_hash = true;
-    udp.publish = vec![Publish { port: 53, target: 53, proto: Proto::Udp }];
+    let target = socket.local_addr().unwrap().port();
+    udp.publish = vec![Publish { port: 53, target, proto: Proto::Udp }];
     publish(&publisher, udp);
     until(&mut effective, State::Up).await;
+    // Nobody reads there, which is no reason; that nobody listens is one.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(effective.borrow().snapshot.services[0].backends[0].state, State::Up);
+    drop(socket);
+    until(&mut effective, State::Down).await;
     task.abort();
 }
 
