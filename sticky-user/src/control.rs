@@ -9,6 +9,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod rules;
 pub mod settle;
+mod warming;
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;

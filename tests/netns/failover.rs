@@ -14,7 +14,7 @@ use crate::fixture::{FileNode, service};
 const CLIENTS: u32 = 30;
 
 fn text(addresses: &[IpAddr]) -> String {
-    let labels = [("com.docker.lb.ip_hash", "true"), ("sticky.health.interval", "200ms")];
+    let labels = [("com.docker.lb.ip_hash", "true"), ("sticky.health.interval", "1s")];
     service("names", &["5353:5353/udp"], addresses, &labels)
 }
 

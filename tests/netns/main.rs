@@ -20,6 +20,7 @@ mod refused;
 mod relay;
 mod rules;
 mod shares;
+mod slow_start;
 mod spread;
 mod stacks;
 mod takeover;

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use sticky_tests::demo::LINE_PORT;
+use sticky_tests::demo::{LINE_PORT, backend_name};
 use sticky_tests::lines::LineConnection;
-use sticky_tests::topology::client;
+use sticky_tests::topology::{client, vip};
 
 use crate::dual::{BOTH, Dual, Family};
+use crate::fixture::FileNode;
 
 const BACKENDS: u8 = 4;
 
@@ -107,5 +108,34 @@ fn affinity_for_no_time_and_for_a_short_one() -> anyhow::Result<()> {
     for family in BOTH {
         first[family as usize].iter_mut().try_for_each(|line| line.ask("still there?"))?;
     }
+    Ok(())
+}
+
+#[test]
+fn weights_are_shares_of_new_clients() -> anyhow::Result<()> {
+    let node = FileNode::start(3, |addresses| {
+        let weight = |(address, weight): (&IpAddr, u8)| {
+            format!("{{ addr = \"{address}:{LINE_PORT}\", weight = {weight} }}")
+        };
+        let backends: Vec<_> = addresses.iter().zip([1, 2, 5]).map(weight).collect();
+        format!(
+            "[[service]]\nname = \"demo\"\npublish = [\"{LINE_PORT}:{LINE_PORT}/tcp\"]\nbackends = [{}]\n\
+             [service.labels]\n\"com.docker.lb.ip_hash\" = \"true\"\n",
+            backends.join(", ")
+        )
+    })?;
+    let entry = node.sticky.wait_up("demo", 3, Duration::from_secs(10))?;
+    for (index, weight) in [1.0, 2.0, 5.0].into_iter().enumerate() {
+        let slots = entry["backends"][index]["slots"].as_f64().unwrap_or_default();
+        let fair = 16_381.0 * weight / 8.0;
+        assert!((slots - fair).abs() / fair < 0.01, "{slots} of {fair}");
+    }
+    let lightest = backend_name(&node.file.addresses[0]);
+    let met: anyhow::Result<Vec<_>> = node.net.clients.enter(|| {
+        (0..400).map(|index| LineConnection::open(client(index), vip(LINE_PORT))).collect()
+    })?;
+    let light = met?.iter().filter(|line| line.instance == lightest).count();
+    // Fifty are fair, give or take five standard deviations.
+    assert!((17..=83).contains(&light), "{light} of 400");
     Ok(())
 }

@@ -48,13 +48,14 @@ fn local(backend: &Backend) -> impl Iterator<Item = IpAddr> {
     backend.addr.map(|a| a.ip()).into_iter().chain(v6).filter(move |_| usable)
 }
 
-/// Puts together what the maps should say.
+/// Puts together what the maps should say; `weight` is what a backend weighs now.
 #[must_use]
 pub fn wanted(
     services: &[Service],
     resolved: &[Resolved],
     reach: &HashMap<IpAddr, Reach>,
     key: HashKey,
+    weight: impl Fn(&Service, &Backend) -> u32,
 ) -> Wanted {
     let mut out = Wanted::default();
     for (at, (service, resolved)) in services.iter().zip(resolved).enumerate() {
@@ -68,7 +69,7 @@ pub fn wanted(
         let connects = service.publish.iter().any(|publish| publish.proto == Proto::Tcp);
         let serving = |backend: &&Backend| connects || backend.state != State::Down;
         for backend in service.backends.iter().filter(serving) {
-            let mut wanted = desired_backend(backend, key);
+            let mut wanted = desired_backend(backend, weight(service, backend), key);
             for addr in local(backend) {
                 match reach.get(&addr) {
                     Some(Reach::Device(ifindex)) => wanted.reached(addr, *ifindex),
@@ -117,12 +118,12 @@ pub fn wanted(
     out
 }
 
-fn desired_backend(backend: &Backend, key: HashKey) -> DesiredBackend {
+fn desired_backend(backend: &Backend, weight: u32, key: HashKey) -> DesiredBackend {
     DesiredBackend {
         identity: identity(&backend.id),
         member: maglev::identity(key, backend.id.as_bytes()),
         flags: MapBackend::ALIVE | if backend.state.keeps() { MapBackend::KEEPS } else { 0 },
-        weight: if backend.state == State::Up { backend.weight } else { 0 },
+        weight,
         ..DesiredBackend::default()
     }
 }

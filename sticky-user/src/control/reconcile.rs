@@ -15,6 +15,7 @@ use super::desired::{self, Wanted, identity};
 use super::frontends::{self, Occupied, Resolved};
 use super::plan::{self, Build, Loaded, Plan};
 use super::settle::Survey;
+use super::warming::Warming;
 use super::{Census, FrontendInForce, InForce, InForceService, Names, Path};
 use crate::model::{Frontend, LabelError, Snapshot};
 use crate::provider::Found;
@@ -54,6 +55,7 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         last: None,
         errors: Vec::new(),
         names: Names::default(),
+        warming: Warming::default(),
     };
     let mut found = inputs.found.borrow_and_update().clone();
     let mut surveyed = Instant::now();
@@ -66,12 +68,14 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
             reconciler.settle(&mut inputs);
             surveyed = Instant::now();
         }
+        let step = reconciler.warming.next_step(&found.snapshot.services, Instant::now());
+        let pause = step.unwrap_or(UPKEEP).min(UPKEEP);
         let waiting = async {
             tokio::select! {
                 changed = inputs.found.changed() => changed,
                 changed = inputs.vips.changed() => changed,
                 changed = inputs.links.changed() => changed,
-                () = tokio::time::sleep(UPKEEP) => Ok(()),
+                () = tokio::time::sleep(pause) => Ok(()),
             }
         };
         if runtime.block_on(waiting).is_err() {
@@ -105,6 +109,7 @@ struct Reconciler {
     errors: Vec<(String, String)>,
     /// Of the last commit.
     names: Names,
+    warming: Warming,
 }
 
 impl Reconciler {
@@ -155,8 +160,11 @@ impl Reconciler {
         };
         let services = &found.snapshot.services;
         let reach = data_path.reach(&desired::addresses(services))?;
+        let at = Instant::now();
+        self.warming.see(services, at);
+        let weight = |service: &_, backend: &_| self.warming.weight(service, backend, at);
         let Wanted { desired, names, errors, relayed } =
-            desired::wanted(services, resolved, &reach, inputs.hash_key);
+            desired::wanted(services, resolved, &reach, inputs.hash_key, weight);
         let rekeyed = data_path.rekeyed();
         let build = Build { table_size: data_path.table_size(), now: now(), rekeyed };
         let (plan, after) =

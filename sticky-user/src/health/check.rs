@@ -23,8 +23,10 @@ use crate::model::{ProxyProtocol, State};
 const EAGER: Duration = Duration::from_millis(100);
 const EAGER_FOR: Duration = Duration::from_secs(60);
 
-/// A closed UDP port of this host's containers says so at once.
+/// A closed UDP port of this host's containers says so at once, and to the same host no more than once a second
+/// (net.ipv4.icmp_ratelimit): who asks more often takes the silence in between for an answer.
 const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+const REFUSED_EVERY: Duration = Duration::from_millis(1100);
 
 /// Asks one backend.
 pub(super) struct Checker {
@@ -68,7 +70,8 @@ impl Checker {
                 }
                 (false, None) => interval,
             };
-            sleep(pause.saturating_sub(asked.elapsed())).await;
+            let floor = if self.plan.datagrams.is_empty() { Duration::ZERO } else { REFUSED_EVERY };
+            sleep(pause.max(floor).saturating_sub(asked.elapsed())).await;
         }
     }
 }
