@@ -211,7 +211,7 @@ fn fix16(
 #[inline(always)]
 fn fix(ctx: &TcContext, offset: u32, from: u64, to: u64, flags: u64) -> Result<(), Outcome> {
     // SAFETY: the helper checks the offset against the packet.
-    match unsafe { bpf_l4_csum_replace(ctx.skb.skb, offset as u32, from, to, flags) } {
+    match unsafe { bpf_l4_csum_replace(ctx.skb.skb, offset, from, to, flags) } {
         0 => Ok(()),
         _ => Err(Outcome::Undeliverable),
     }

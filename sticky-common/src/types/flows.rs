@@ -31,7 +31,7 @@ pub struct Flow {
     /// Interface that leads to the client, 0: not looked up yet.
     pub out: u32,
     pub service: u32,
-    /// [`BackendId`].
+    /// [`super::BackendId`].
     pub backend: u32,
     /// Tick of the last packet that was looked at.
     pub seen: u32,
@@ -83,7 +83,7 @@ impl Flow {
 pub struct Handshake {
     /// The acknowledgement number that answers the backend's SYN.
     pub ack: u32,
-    /// [`BackendId`], 0: none waits.
+    /// [`super::BackendId`], 0: none waits.
     pub backend: u32,
 }
 
@@ -116,7 +116,7 @@ pub struct FragmentKey {
 pub struct Fragment {
     /// What replaces the rewritten address.
     pub addr: Addr,
-    /// Towards a backend: its [`BackendId`]; towards a client: 0.
+    /// Towards a backend: its [`super::BackendId`]; towards a client: 0.
     pub backend: u32,
     /// Towards a client: the interface that leads to it.
     pub ifindex: u32,
