@@ -8,6 +8,7 @@
 
 mod case;
 mod errors;
+mod explore;
 mod fragments;
 mod headers;
 mod maps;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::apt::Install;
 use crate::progress::{self, say};
-use crate::workspace::{root, target};
+use crate::workspace::{cargo, root, target};
 use crate::{host, setup};
 
 /// What `fuzz` is told.
@@ -33,9 +33,15 @@ pub(crate) fn run(args: &FuzzArgs, mode: Install) -> Result<()> {
         Some(other) => bail!("there is no target {other}; there are: {}", targets.join(", ")),
     };
     setup::toolchain(mode)?;
-    nightly(mode)?;
-    host::for_fuzzing(mode)?;
+    if chosen.iter().any(|name| name != DATAPATH) {
+        nightly(mode)?;
+        host::for_fuzzing(mode)?;
+    }
     for name in chosen {
+        if name == DATAPATH {
+            datapath(args.seconds, mode)?;
+            continue;
+        }
         let corpus = target("fuzz-corpus").join(&name);
         fs::create_dir_all(&corpus)
             .with_context(|| format!("{} cannot be made", corpus.display()))?;
@@ -54,6 +60,20 @@ pub(crate) fn run(args: &FuzzArgs, mode: Install) -> Result<()> {
     Ok(())
 }
 
+/// The programs in the kernel: no fuzzer sees their branches, so random packets, changes of the maps and bytes go through
+/// them and through a plain model of the decision.
+const DATAPATH: &str = "datapath";
+
+fn datapath(seconds: u32, mode: Install) -> Result<()> {
+    host::need_root("fuzzing the programs in the kernel")?;
+    host::for_tests(mode)?;
+    let mut test = cargo(["test", "--package", "sticky-tests", "--test", "datapath", "--"]);
+    test.args(["suite::random", "suite::raw", "--nocapture", "--test-threads", "1"]);
+    // Each of the two properties has half of the time.
+    test.env("PATH", host::path()).env("STICKY_FUZZ_SECONDS", (seconds / 2).max(1).to_string());
+    progress::run_open(&format!("fuzzing {DATAPATH} for {seconds} s"), &mut test)
+}
+
 /// The names of all targets, sorted.
 fn targets() -> Result<Vec<String>> {
     let dir = root().join("tests/fuzz/targets");
@@ -62,6 +82,7 @@ fn targets() -> Result<Vec<String>> {
     for entry in read {
         names.extend(entry?.path().file_stem().map(|name| name.to_string_lossy().into_owned()));
     }
+    names.push(DATAPATH.to_owned());
     names.sort_unstable();
     Ok(names)
 }

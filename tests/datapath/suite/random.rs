@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{Backend, BackendId, Handover, Slot};
 
+use super::explore::explore;
 use super::maps::Maps;
 use super::model::{Fate, Kind, Model, Sent, State, Tables};
 use super::packet::{ACK, Body, FIN, Packet, RST, SYN, tcp, udp};
@@ -161,13 +161,9 @@ fn try_steps(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> {
 #[test]
 fn the_program_decides_as_its_model() {
     World::enter(|world| {
-        let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
-        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let world = RefCell::new(world);
-        TestRunner::new_with_rng(config, rng)
-            .run(&prop::collection::vec(step(), 1..60), |steps| {
-                try_steps(&mut world.borrow_mut(), &steps)
-            })
-            .unwrap();
+        explore(40, &prop::collection::vec(step(), 1..60), |steps| {
+            try_steps(&mut world.borrow_mut(), &steps)
+        });
     });
 }

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use sticky_common::outcome::Outcome;
 
+use super::explore::explore;
 use super::maps::Maps;
 use super::packet::Packet;
 use super::places::{FAMILIES, Over, PORT, PROTOS, SECOND, octets};
@@ -81,11 +81,7 @@ fn nothing_is_taken_that_is_not_for_a_frontend() {
         });
     World::enter(|world| {
         world.reset(&Maps::default());
-        let config = Config { cases: 2000, failure_persistence: None, ..Config::default() };
-        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let world = RefCell::new(world);
-        TestRunner::new_with_rng(config, rng)
-            .run(&frames, |frame| try_frame(&mut world.borrow_mut(), &frame))
-            .unwrap();
+        explore(2000, &frames, |frame| try_frame(&mut world.borrow_mut(), &frame));
     });
 }
