@@ -110,18 +110,25 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
 pub fn note_end(packet: &Packet, frontend: &Frontend, backend: u32) {
     let Some(backend) = world::backend(backend) else { return };
     let key = key(packet, backend, frontend.port);
-    let Some(flow) = FLOWS.get_ptr_mut(&key).or_else(|| TRANSIENT.get_ptr_mut(&key)) else {
-        return;
-    };
-    // SAFETY: map memory stays valid until the program ends; races as in `note`.
-    let flow = unsafe { &mut *flow };
-    if same_frontend(flow, packet) {
-        flow.state |= end_bits(packet.flags);
-        flow.seen = world::now();
-        if flow.closed() {
-            put_aside(&key, flow);
-        }
+    // Both, in this order: on another CPU it may be on its way from the one to the other, see `promote`.
+    mark(TRANSIENT.get_ptr_mut(&key), packet);
+    if let Some(flow) = mark(FLOWS.get_ptr_mut(&key), packet)
+        && flow.closed()
+    {
+        put_aside(&key, flow);
     }
+}
+
+#[inline(always)]
+fn mark(flow: Option<*mut Flow>, packet: &Packet) -> Option<&'static Flow> {
+    // SAFETY: map memory stays valid until the program ends; races as in `note`.
+    let flow = unsafe { &mut *flow? };
+    if !same_frontend(flow, packet) {
+        return None;
+    }
+    flow.state |= end_bits(packet.flags);
+    flow.seen = world::now();
+    Some(flow)
 }
 
 /// A closed flow has its last words where it takes no room from those that live.
@@ -172,6 +179,14 @@ pub fn establish(packet: &Packet, backend: &Backend, port: [u8; 2]) -> bool {
 #[inline(always)]
 pub fn promote(key: &FlowKey, flow: &Flow) {
     if FLOWS.insert(key, flow, 0).is_ok() {
+        // SAFETY: a read of a reference. Anew, since its end may have come on another CPU meanwhile.
+        let state = unsafe { (&raw const flow.state).read_volatile() };
+        if state != 0
+            && let Some(moved) = FLOWS.get_ptr_mut(key)
+        {
+            // SAFETY: as above.
+            unsafe { (*moved).state |= state };
+        }
         let _ = TRANSIENT.remove(key);
     }
     remember(key, flow);
