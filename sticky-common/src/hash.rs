@@ -4,6 +4,8 @@
 //! three finalization rounds, as hash tables use it. The kernel and user space call these same functions, and golden
 //! vectors pin them: another value would move every client.
 
+use crate::types::{Addr, addr};
+
 /// The cluster's secret for the client hash.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashKey {
@@ -98,6 +100,13 @@ pub const fn client_v6(key: HashKey, addr: [u8; 16]) -> u64 {
     sip.word(halves.k1);
     sip.word(16 << 56);
     sip.finish()
+}
+
+/// Hash of a client of either family, by its masked address.
+#[inline(always)]
+#[must_use]
+pub const fn client(key: HashKey, addr: &Addr, v4: bool) -> u64 {
+    if v4 { client_v4(key, addr::v4(addr)) } else { client_v6(key, addr::bytes(addr)) }
 }
 
 /// The slot of a hash in a table of `size` slots: multiply and shift, no division (Lemire, 2016).

@@ -80,11 +80,7 @@ fn decide(ctx: &XdpContext, packet: &Packet) -> Verdict {
         return Outcome::Denied.into();
     }
     let client = addr::masked(&packet.src, frontend.prefix);
-    let hash = if packet.v4 {
-        hash::client_v4(settings::hash_key(), addr::v4(&client))
-    } else {
-        hash::client_v6(settings::hash_key(), addr::bytes(&client))
-    };
+    let hash = hash::client(settings::hash_key(), &client, packet.v4);
     let slot = maps::slot(frontend.service, hash::slot(hash, settings::table_size()));
 
     let mut chosen = None;

@@ -154,11 +154,7 @@ fn note(flow: &mut Flow, key: &FlowKey, packet: &Packet, now: u32) {
 /// The backend answered a SYN: a client that is real will answer this.
 #[inline(never)]
 fn await_answer(flow: &Flow, key: &FlowKey, packet: &Packet, client: &Addr) {
-    let hash = if packet.v4 {
-        hash::client_v4(settings::hash_key(), addr::v4(client))
-    } else {
-        hash::client_v6(settings::hash_key(), addr::bytes(client))
-    };
+    let hash = hash::client(settings::hash_key(), client, packet.v4);
     let place = Handshake::place(hash, key.client_port, flow.port, HANDSHAKE_BITS);
     if let Some(waiting) = HANDSHAKES.get_ptr_mut(place) {
         let handshake = Handshake { ack: packet.seq.wrapping_add(1), backend: flow.backend };

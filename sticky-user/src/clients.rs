@@ -6,9 +6,29 @@
 pub mod memory;
 pub mod tables;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use sticky_common::hash::{self, HashKey};
 use sticky_common::outcome::Outcome;
+use sticky_common::types::{Addr, addr};
+
+use crate::model::IpPrefix;
+
+/// The client that an address stands for, in the form of the maps.
+#[must_use]
+pub fn masked(client: IpAddr, prefix: IpPrefix) -> Addr {
+    match client.to_canonical() {
+        IpAddr::V4(v4) => addr::masked(&addr::mapped(v4.octets()), addr::V4_PREFIX + prefix.v4),
+        IpAddr::V6(v6) => addr::masked(&addr::from_bytes(v6.octets()), prefix.v6),
+    }
+}
+
+/// The hash of a client.
+#[must_use]
+pub fn hash_of(key: HashKey, client: &Addr) -> u64 {
+    let v4 = Ipv6Addr::from(addr::bytes(client)).to_ipv4_mapped().is_some();
+    hash::client(key, client, v4)
+}
 
 /// The backend of a client, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -57,6 +57,19 @@ fn run(net: &Topology, file: &ServiceFile, interfaces: &[&str]) -> anyhow::Resul
     Sticky::start(&net.node, &args)
 }
 
+/// A container on a bridge, and sticky in front of it. What comes last ends first.
+fn serving(interfaces: &[&str]) -> anyhow::Result<(Topology, Container, ServiceFile, Sticky)> {
+    let net = Topology::new()?;
+    bridge(&net.node)?;
+    let mut container = Container::new()?;
+    container.plug_in(&net.node)?;
+    net.node.sysctl("net.ipv4.ip_forward", "1")?;
+    let file = file()?;
+    let sticky = run(&net, &file, interfaces)?;
+    sticky.wait_up("demo", 1, Duration::from_secs(10))?;
+    Ok((net, container, file, sticky))
+}
+
 fn file() -> anyhow::Result<ServiceFile> {
     let file = ServiceFile::new(vec![ADDRESS.parse()?])?;
     let labels = [("com.docker.lb.ip_hash", "true")];
@@ -82,14 +95,7 @@ fn answered(from: &Netns, to: SocketAddr, source: &str) -> anyhow::Result<Durati
 
 #[test]
 fn an_interface_that_comes_late_vanishes_and_comes_again() -> anyhow::Result<()> {
-    let net = Topology::new()?;
-    bridge(&net.node)?;
-    let mut container = Container::new()?;
-    container.plug_in(&net.node)?;
-    net.node.sysctl("net.ipv4.ip_forward", "1")?;
-    let file = file()?;
-    let sticky = run(&net, &file, &["eth0", "late0"])?;
-    sticky.wait_up("demo", 1, Duration::from_secs(10))?;
+    let (net, _container, _file, sticky) = serving(&["eth0", "late0"])?;
     let late = interface(&sticky, "late0")?;
     assert!(late["problem"].as_str().is_some_and(|p| p.contains("late0 is not there")), "{late}");
     assert_eq!((&late["mode"], &late["pinned"]), (&"none".into(), &false.into()));
@@ -118,14 +124,7 @@ fn an_interface_that_comes_late_vanishes_and_comes_again() -> anyhow::Result<()>
 
 #[test]
 fn a_container_with_a_new_link_and_a_bridge_made_anew_are_answered() -> anyhow::Result<()> {
-    let net = Topology::new()?;
-    bridge(&net.node)?;
-    let mut container = Container::new()?;
-    container.plug_in(&net.node)?;
-    net.node.sysctl("net.ipv4.ip_forward", "1")?;
-    let file = file()?;
-    let sticky = run(&net, &file, &["eth0"])?;
-    sticky.wait_up("demo", 1, Duration::from_secs(10))?;
+    let (net, mut container, _file, _sticky) = serving(&["eth0"])?;
     answered(&net.clients, vip(LINE_PORT), &client(0).to_string())?;
 
     net.node.ip("link del port0")?;

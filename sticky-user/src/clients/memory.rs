@@ -10,22 +10,22 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use sticky_common::decide::{self, Clock, World};
-use sticky_common::hash::{self, HashKey};
+use sticky_common::hash::HashKey;
 use sticky_common::maglev;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Backend, BackendId, Record, tick};
+use sticky_common::types::{Addr, Backend, BackendId, Record, tick};
 
 use self::members::Members;
 use self::records::Records;
-use super::{Choice, ClientTable};
-use crate::model::{IpPrefix, Snapshot};
+use super::{Choice, ClientTable, hash_of, masked};
+use crate::model::Snapshot;
 
 /// Tables and records of `ip_hash` services.
 pub struct MemoryTable {
     key: HashKey,
     table_size: u32,
     services: ArcSwap<HashMap<String, Arc<Members>>>,
-    records: Mutex<Records<(u32, IpAddr)>>,
+    records: Mutex<Records<(u32, Addr)>>,
     started: Instant,
 }
 
@@ -75,7 +75,7 @@ impl MemoryTable {
         tick::from_nanos(nanos.saturating_add(1 << 30))
     }
 
-    fn record(&self, key: &(u32, IpAddr)) -> Option<Record> {
+    fn record(&self, key: &(u32, Addr)) -> Option<Record> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner).get(key)
     }
 
@@ -83,11 +83,7 @@ impl MemoryTable {
         let services = self.services.load();
         let members = services.get(service)?;
         let client = masked(client, members.prefix());
-        let hash = match client {
-            IpAddr::V4(addr) => hash::client_v4(self.key, addr.octets()),
-            IpAddr::V6(addr) => hash::client_v6(self.key, addr.octets()),
-        };
-        let slot = members.slot(hash);
+        let slot = members.slot(hash_of(self.key, &client));
         let clock = Clock { now: self.now(), ttl: members.ttl() };
         let world = Live(members);
         let key = (members.number(), client);
@@ -148,20 +144,6 @@ impl World for Live<'_> {
 
     fn has_flow(&self, _: &Backend) -> bool {
         false
-    }
-}
-
-/// The client an address stands for.
-fn masked(addr: IpAddr, prefix: IpPrefix) -> IpAddr {
-    match addr.to_canonical() {
-        IpAddr::V4(addr) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.v4.min(32))).unwrap_or(0);
-            IpAddr::V4((addr.to_bits() & mask).into())
-        }
-        IpAddr::V6(addr) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.v6.min(128))).unwrap_or(0);
-            IpAddr::V6((addr.to_bits() & mask).into())
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Answers for clients from the loaded tables and records, for the proxy and for `where`.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -11,15 +11,14 @@ use sticky_common::decide::{self, Clock, World};
 use sticky_common::hash::{self, HashKey};
 use sticky_common::maglev;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Addr, Backend, BackendId, ClientKey, Record, Slot, addr, tick};
+use sticky_common::types::{Backend, BackendId, ClientKey, Record, Slot, tick};
 use tracing::debug;
 
 use super::load::Maps;
 use super::sys;
-use crate::clients::{Choice, ClientTable};
+use crate::clients::{Choice, ClientTable, hash_of, masked};
 use crate::control::plan::{Loaded, LoadedService};
 use crate::control::{ClientRules, Names, reconcile};
-use crate::model::IpPrefix;
 
 /// The maps' numbers and the snapshot's names; replaced at each commit.
 #[derive(Default)]
@@ -112,14 +111,6 @@ impl World for Loads {
     }
 }
 
-/// The hash of a client, by its masked address in the form of both families.
-pub fn hash_of(key: HashKey, addr: &Addr) -> u64 {
-    match Ipv6Addr::from(addr::bytes(addr)).to_ipv4_mapped() {
-        Some(_) => hash::client_v4(key, addr::v4(addr)),
-        None => hash::client_v6(key, addr::bytes(addr)),
-    }
-}
-
 /// Answers for clients, over the maps.
 pub struct Clients {
     maps: Arc<Maps>,
@@ -134,13 +125,7 @@ impl Clients {
 
     /// The client that an address stands for, with the hash of it.
     fn client(&self, service: &Service, client: IpAddr) -> (ClientKey, u64) {
-        let IpPrefix { v4, v6 } = service.rules.prefix;
-        let addr = match client.to_canonical() {
-            IpAddr::V4(client) => {
-                addr::masked(&addr::mapped(client.octets()), addr::V4_PREFIX + v4)
-            }
-            IpAddr::V6(client) => addr::masked(&addr::from_bytes(client.octets()), v6),
-        };
+        let addr = masked(client, service.rules.prefix);
         (ClientKey { service: service.index, addr }, hash_of(self.key, &addr))
     }
 

@@ -14,9 +14,9 @@ use super::routes::Route;
 use super::seal::{self, Bad, Pin};
 use super::service::{Backend, Service};
 use super::tag::Tag;
-use crate::clients::ClientTable;
+use crate::clients::{ClientTable, hash_of, masked};
 use crate::keys::Keys;
-use crate::model::{CookieAffinity, CookieMode, State};
+use crate::model::{CookieAffinity, CookieMode, IpPrefix, State};
 
 /// What a request carries that a choice can go by; read once, whatever is tried.
 #[derive(Default)]
@@ -280,9 +280,6 @@ impl Chooser<'_> {
     }
 
     fn client_hash(&self) -> u64 {
-        match self.client {
-            IpAddr::V4(addr) => hash::client_v4(self.key, addr.octets()),
-            IpAddr::V6(addr) => hash::client_v6(self.key, addr.octets()),
-        }
+        hash_of(self.key, &masked(self.client, IpPrefix { v4: 32, v6: 128 }))
     }
 }

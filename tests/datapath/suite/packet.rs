@@ -133,6 +133,20 @@ impl Packet {
         self.clone().with(|p| p.piece = Some(Piece { from, to, more }))
     }
 
+    /// A checksum with the pseudo-header of the packet's family.
+    fn checksum<E: std::fmt::Debug>(
+        &self,
+        v4: impl FnOnce([u8; 4], [u8; 4]) -> Result<u16, E>,
+        v6: impl FnOnce([u8; 16], [u8; 16]) -> Result<u16, E>,
+    ) -> u16 {
+        match (self.src.ip(), self.dst.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => v4(src.octets(), dst.octets()),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => v6(src.octets(), dst.octets()),
+            _ => panic!("two families"),
+        }
+        .unwrap()
+    }
+
     /// Number and bytes of what is behind the IP header.
     pub fn transport(&self) -> (u8, Vec<u8>) {
         match &self.body {
@@ -146,16 +160,10 @@ impl Packet {
                 h.ack = flags & ACK != 0;
                 h.acknowledgment_number = *ack;
                 h.set_options_raw(options).unwrap();
-                h.checksum = match (self.src.ip(), self.dst.ip()) {
-                    (IpAddr::V4(s), IpAddr::V4(d)) => {
-                        h.calc_checksum_ipv4_raw(s.octets(), d.octets(), payload)
-                    }
-                    (IpAddr::V6(s), IpAddr::V6(d)) => {
-                        h.calc_checksum_ipv6_raw(s.octets(), d.octets(), payload)
-                    }
-                    _ => panic!("two families"),
-                }
-                .unwrap();
+                h.checksum = self.checksum(
+                    |s, d| h.calc_checksum_ipv4_raw(s, d, payload),
+                    |s, d| h.calc_checksum_ipv6_raw(s, d, payload),
+                );
                 (6, [h.to_bytes().to_vec(), payload.clone()].concat())
             }
             Body::Udp { payload, summed } => {
@@ -166,16 +174,10 @@ impl Packet {
                     checksum: 0,
                 };
                 if *summed {
-                    h.checksum = match (self.src.ip(), self.dst.ip()) {
-                        (IpAddr::V4(s), IpAddr::V4(d)) => {
-                            h.calc_checksum_ipv4_raw(s.octets(), d.octets(), payload)
-                        }
-                        (IpAddr::V6(s), IpAddr::V6(d)) => {
-                            h.calc_checksum_ipv6_raw(s.octets(), d.octets(), payload)
-                        }
-                        _ => panic!("two families"),
-                    }
-                    .unwrap();
+                    h.checksum = self.checksum(
+                        |s, d| h.calc_checksum_ipv4_raw(s, d, payload),
+                        |s, d| h.calc_checksum_ipv6_raw(s, d, payload),
+                    );
                 }
                 (17, [h.to_bytes().to_vec(), payload.clone()].concat())
             }

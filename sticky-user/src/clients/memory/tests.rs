@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::model::{Backend as Task, DrainMode, Service, ServiceConfig, State};
+use crate::model::{Backend as Task, DrainMode, IpPrefix, Service, ServiceConfig, State};
 
 fn task(id: &str, state: State) -> Task {
     Task {
