@@ -1,5 +1,8 @@
 //! `sticky doctor` tells a host that is fit from one that is not, and which rules of the host a frontend does not meet.
 
+use std::path::Path;
+use std::process::Stdio;
+
 use anyhow::Context;
 use serde_json::Value;
 use sticky_tests::command;
@@ -8,16 +11,18 @@ use sticky_tests::sticky::Sticky;
 
 use crate::fixture::FileNode;
 
-/// What it says for a configuration, and whether it ended well.
-fn ask(node: &FileNode, config: &str) -> anyhow::Result<(Value, bool)> {
+/// What it says for a configuration, whether it ended well, and its process id.
+fn ask(node: &FileNode, config: &str) -> anyhow::Result<(Value, bool, u32)> {
     let file = node.file.path().with_file_name("sticky.toml");
     std::fs::write(&file, config)?;
     let mut command =
         node.sticky.command(&["doctor", "--json", "--config", &file.to_string_lossy()]);
-    let output = command.output()?;
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let pid = child.id();
+    let output = child.wait_with_output()?;
     let report = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    Ok((report, output.status.success()))
+    Ok((report, output.status.success(), pid))
 }
 
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
@@ -29,7 +34,7 @@ fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
 fn a_host_that_is_fit_and_one_that_is_not() -> anyhow::Result<()> {
     let mut node = FileNode::demo(1, 1)?;
     let config = format!("iface = \"eth0\"\nprovider = \"file:{}\"\n", node.file.path().display());
-    let (report, fit) = ask(&node, &config)?;
+    let (report, fit, _) = ask(&node, &config)?;
     assert!(fit && report["fit"] == true, "{report:#}");
     for (name, word) in [
         ("kernel", "."),
@@ -57,7 +62,7 @@ fn a_host_that_is_fit_and_one_that_is_not() -> anyhow::Result<()> {
     node.net.node.ip("link set br0 up")?;
     let _busy = node.net.node.enter(|| std::net::TcpListener::bind("[::]:80"))??;
     let config = config.replace("\"eth0\"", "[\"eth0\", \"eth7\", \"br0\"]");
-    let (report, fit) = ask(&node, &config)?;
+    let (report, fit, pid) = ask(&node, &config)?;
     assert!(!fit && report["fit"] == false, "{report:#}");
     for (name, level, word) in [
         ("eth0 XDP", "ok", "native"),
@@ -71,9 +76,8 @@ fn a_host_that_is_fit_and_one_that_is_not() -> anyhow::Result<()> {
         let found = check(&report, name);
         assert!(found["level"] == level && found.to_string().contains(word), "{name}: {found}");
     }
-    let left = std::fs::read_dir("/sys/fs/bpf")?.flatten();
-    let left = left.filter(|e| e.file_name().to_string_lossy().starts_with("sticky-doctor"));
-    assert_eq!(left.count(), 0, "it leaves nothing");
+    let left = format!("/sys/fs/bpf/sticky-doctor-{pid}");
+    assert!(!Path::new(&left).exists(), "it leaves nothing: {left}");
     Ok(())
 }
 
@@ -111,7 +115,7 @@ fn rules_that_do_not_hold_at_layer_4_are_listed_with_their_labels() -> anyhow::R
     );
     assert!(node.sticky.sticky(&["status"])?.contains("not applied at layer 4"));
     let config = format!("iface = \"eth0\"\nprovider = \"file:{}\"\n", node.file.path().display());
-    let (report, fit) = ask(&node, &config)?;
+    let (report, fit, _) = ask(&node, &config)?;
     assert!(fit, "a warning is no failure");
     let rule = check(&report, "firewall INPUT");
     assert!(
