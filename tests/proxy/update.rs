@@ -107,9 +107,10 @@ fn stop_first() {
 fn a_client_is_not_moved_to_a_backend_that_is_next() {
     let backends: Vec<_> = (0..5).map(|i| Backend::start(&format!("b{i}"))).collect();
     let bench = Bench::new(Vec::new());
-    let publish = |ended: usize| {
+    let publish = |ended: usize, newest: State| {
         let mut s = service("s", &[], learn);
         s.backends = backends.iter().map(|b| task(b, State::Up)).collect();
+        s.backends[4].state = newest;
         for backend in &mut s.backends[..4] {
             backend.outgoing = true;
         }
@@ -118,21 +119,28 @@ fn a_client_is_not_moved_to_a_backend_that_is_next() {
         }
         bench.publish(vec![s]);
     };
-    publish(0);
+    publish(0, State::Starting);
     let mut jars: Vec<Jar> = (0..40).map(|_| Jar::default()).collect();
-    let mut all = || -> Vec<String> {
+    let all = |jars: &mut [Jar]| -> Vec<String> {
         let got = |jar: &mut Jar| {
             let answer = jar.get(bench.addr, "/ping").text();
             answer.split(' ').next().unwrap_or_default().to_owned()
         };
         jars.iter_mut().map(got).collect()
     };
-    let first = all();
-    assert!((0..5).all(|i| first.contains(&format!("b{i}"))), "new ones go anywhere: {first:?}");
-    publish(2);
-    let moved = all();
-    for (before, after) in first.iter().zip(&moved) {
+    let first = all(&mut jars);
+    // Swarm orders the old task to end as soon as the new one runs, which is before it answers.
+    publish(1, State::Starting);
+    assert_eq!(all(&mut jars), first);
+    publish(2, State::Up);
+    for (before, after) in first.iter().zip(all(&mut jars)) {
         let ended = ["b0", "b1"].contains(&before.as_str());
         assert_eq!(after, if ended { "b4" } else { before });
     }
+    let new = all(&mut (0..40).map(|_| Jar::default()).collect::<Vec<_>>());
+    assert!((2..5).all(|i| new.contains(&format!("b{i}"))), "new ones go anywhere: {new:?}");
+    assert!(!new.iter().any(|name| ["b0", "b1"].contains(&name.as_str())), "{new:?}");
+    // Nobody comes in its place: there is nothing to wait for.
+    publish(3, State::Down);
+    assert_eq!(all(&mut jars), ["b3"; 40]);
 }

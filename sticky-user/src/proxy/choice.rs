@@ -187,7 +187,7 @@ impl Chooser<'_> {
     /// Whether a backend goes on with the clients it has.
     fn keeps(&self, service: &Service, at: usize) -> bool {
         let Some(backend) = service.backends.get(at) else { return false };
-        backend.state.keeps()
+        (backend.state.keeps() || service.awaits_successor(at))
             && !self.failed.contains(&backend.pool)
             && (!service.ejected(at, self.now_ms)
                 || !service.has_other(at, self.failed, self.now_ms))

@@ -1,6 +1,7 @@
 //! Which backend a new client gets.
 
-use super::Service;
+use super::{Backend, Service};
+use crate::model::{DrainMode, State};
 use crate::proxy::random::Random;
 
 impl Service {
@@ -42,6 +43,21 @@ impl Service {
             stays(at) && self.is_open(at, failed) && !self.full(at) && !self.ejected(at, now_ms)
         };
         self.better_of(random, now_ms, open).or_else(|| self.better_of_two(random, failed, now_ms))
+    }
+
+    /// Whether the clients of a backend that an update ends had better stay with it for the moment that its successor
+    /// takes to answer: whoever else takes clients will be replaced next, and they would move twice.
+    pub(in crate::proxy) fn awaits_successor(&self, at: usize) -> bool {
+        let ending = |backend: &Backend| {
+            backend.outgoing && backend.state == State::Draining(DrainMode::Connections)
+        };
+        let lasts = |backend: &Backend| !backend.outgoing;
+        self.backends.get(at).is_some_and(ending)
+            && self
+                .backends
+                .iter()
+                .any(|backend| lasts(backend) && backend.state == State::Starting)
+            && !self.backends.iter().any(|backend| lasts(backend) && backend.state.takes_new())
     }
 
     fn better_of(
