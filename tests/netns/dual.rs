@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sticky_tests::bulk;
 use sticky_tests::datagrams::{DATAGRAM_PORT, Server};
-use sticky_tests::demo::{Backends, LINE_PORT, backend_name, demo_binary};
+use sticky_tests::demo::{Backends, HTTP_PORT, LINE_PORT, backend_name, demo_binary};
 use sticky_tests::netns::Netns;
 use sticky_tests::sticky::Sticky;
 use sticky_tests::topology::{NODE, NODE_V6, Topology, client, client_v6};
@@ -144,10 +144,12 @@ fn text(
     labels: &[String; 2],
 ) -> String {
     let of = |family: Family, addresses: &[IpAddr]| {
-        let ports = [(LINE_PORT, "tcp"), (bulk::BULK_PORT, "tcp"), (DATAGRAM_PORT, "udp")];
+        let tcp = [LINE_PORT, HTTP_PORT, bulk::BULK_PORT].map(|port| (port, "tcp"));
+        let ports = tcp.into_iter().chain([(DATAGRAM_PORT, "udp")]);
         let publish = ports.map(|(port, protocol)| {
             format!("\"{}:{port}/{protocol}\"", family.frontend(port).port())
         });
+        let publish: Vec<_> = publish.collect();
         let backends = serving.iter().map(|index| {
             let address = SocketAddr::new(addresses[*index], LINE_PORT);
             format!("{{ addr = \"{address}\", drain = {} }}", drained.contains(index))
