@@ -1,5 +1,6 @@
 //! What the data path and the cluster are like when somebody asks.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::status::Status;
+use crate::status::{BackendStatus, Status};
 use crate::views::Views;
 
 /// Reads the views at each scrape.
@@ -55,11 +56,15 @@ fn encode(
     let mut services = Vec::new();
     for service in &status.services {
         services.push(([("service", service.name.as_str())], service));
-        for backend in &service.backends {
-            let labels = [("service", service.name.as_str()), ("backend", backend.name.as_str())];
-            backends.push((labels, backend));
-        }
+        let shown = service.backends.iter().zip(series(&service.backends));
+        backends.extend(shown.map(|(backend, series)| (service.name.as_str(), series, backend)));
     }
+    let backends: Vec<_> = backends
+        .iter()
+        .map(|(service, series, backend)| {
+            ([("service", *service), ("backend", series.as_str())], *backend)
+        })
+        .collect();
     let rows = backends.iter().map(|(l, b)| (&l[..], b.packets));
     counters(&mut to, "service_packets", "Packets to a backend at layer 4", rows)?;
     let rows = backends.iter().map(|(l, b)| (&l[..], b.bytes));
@@ -70,6 +75,28 @@ fn encode(
     gauges(&mut to, "clients", "Clients with a record", rows)?;
     let rows = services.iter().map(|(l, s)| (&l[..], count(s.errors.len())));
     gauges(&mut to, "config_errors", "Mistakes in the configuration of a service", rows)
+}
+
+/// The names under which backends are counted. In an update two tasks have one name, and no series may come twice: the one
+/// that stays has the name, others have their id with it, as Docker names a task.
+fn series(backends: &[BackendStatus]) -> Vec<String> {
+    let rank = |backend: &BackendStatus| match backend.state.as_str() {
+        "up" => 0,
+        "starting" => 1,
+        _ => 2,
+    };
+    let mut first: HashMap<&str, &BackendStatus> = HashMap::new();
+    for backend in backends {
+        let holder = first.entry(&backend.name).or_insert(backend);
+        if rank(backend) < rank(holder) {
+            *holder = backend;
+        }
+    }
+    let name = |backend: &BackendStatus| match first.get(backend.name.as_str()) {
+        Some(holder) if holder.id != backend.id => format!("{}.{}", backend.name, backend.id),
+        _ => backend.name.clone(),
+    };
+    backends.iter().map(name).collect()
 }
 
 fn count(n: usize) -> i64 {
@@ -102,4 +129,30 @@ fn counters<'a>(
         ConstCounter::new(value).encode(metric.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_series_comes_twice_while_an_update_replaces_a_task() {
+        let task = |id: &str, state: &str| BackendStatus {
+            id: id.to_owned(),
+            name: "demo.1".to_owned(),
+            addr: None,
+            node: String::new(),
+            state: state.to_owned(),
+            weight: 1,
+            slots: 0,
+            packets: 0,
+            bytes: 0,
+            requests: 0,
+            reason: None,
+        };
+        let all = [task("old", "up"), task("new", "starting")];
+        assert_eq!(series(&all), ["demo.1", "demo.1.new"]);
+        let all = [task("old", "draining"), task("new", "up")];
+        assert_eq!(series(&all), ["demo.1.old", "demo.1"]);
+    }
 }
