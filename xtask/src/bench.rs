@@ -1,31 +1,58 @@
-//! `cargo xtask bench`: what a packet costs, side by side with a program that does nothing.
+//! `cargo xtask bench`: what it costs, side by side with others, one benchmark after the other.
+
+use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::apt::Install;
-use crate::progress;
 use crate::toolchain::TARGET;
 use crate::workspace::{cargo, root, target};
-use crate::{host, setup};
+use crate::{host, progress, setup};
 
 /// What `bench` is told.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    /// What is measured; everything unless something is named
+    #[arg(value_enum)]
+    what: Vec<What>,
     /// Short rounds, too few to compare times: checks that every verdict is right
     #[arg(long)]
     quick: bool,
 }
 
+/// A benchmark, with its name on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// What a packet costs at XDP
+    L4,
+}
+
 impl BenchArgs {
     /// What CI asks for.
-    pub(crate) const QUICK: Self = Self { quick: true };
+    pub(crate) const QUICK: Self = Self { what: Vec::new(), quick: true };
 }
 
 /// Builds what measures, and measures. The results are left in `target/bench`.
 pub(crate) fn run(args: &BenchArgs, mode: Install) -> Result<()> {
     host::need_root("the benchmark")?;
     host::for_tests(mode)?;
+    let what = if args.what.is_empty() { What::value_variants() } else { &args.what };
+    for what in what {
+        let mut bench = match what {
+            What::L4 => l4(mode)?,
+        };
+        if args.quick {
+            bench.arg("--quick");
+        }
+        bench.arg("--out").arg(target("bench")).env("PATH", host::path());
+        progress::run_open("measuring", &mut bench)?;
+    }
+    Ok(())
+}
+
+fn l4(mode: Install) -> Result<Command> {
     let found = setup::toolchain(mode)?;
     let dir = target("ebpf");
     let mut programs = found.command();
@@ -35,13 +62,22 @@ pub(crate) fn run(args: &BenchArgs, mode: Install) -> Result<()> {
         .current_dir(root());
     progress::run("building the programs that measure", &mut programs)?;
     // What takes time is in the kernel, so the profile of the tests does.
+    let mut bench = Command::new(program(Profile::Dev)?);
+    bench.arg("l4").arg("--programs").arg(dir.join(TARGET).join("release/sticky-bench-ebpf"));
+    Ok(bench)
+}
+
+#[derive(Clone, Copy)]
+enum Profile {
+    Dev,
+}
+
+/// Builds what measures, and names it.
+fn program(profile: Profile) -> Result<PathBuf> {
     let mut build = cargo(["build", "--package", "sticky-tests", "--bin", "sticky-bench"]);
+    let dir = match profile {
+        Profile::Dev => "debug",
+    };
     progress::run("building the benchmark", &mut build)?;
-    let mut bench = std::process::Command::new(target("debug/sticky-bench"));
-    bench.arg("--programs").arg(dir.join(TARGET).join("release/sticky-bench-ebpf"));
-    bench.arg("--out").arg(target("bench"));
-    if args.quick {
-        bench.arg("--quick");
-    }
-    progress::run_open("measuring", &mut bench)
+    Ok(target(dir).join("sticky-bench"))
 }

@@ -60,7 +60,7 @@ enum Verb {
     Tidy,
     /// Feed a TARGET of tests/fuzz, or each in turn, with inputs that somebody might send
     Fuzz(fuzz::FuzzArgs),
-    /// Measure what a packet costs; the table also goes to target/bench/l4.json
+    /// Measure, side by side with others; tables and plots also go to target/bench
     Bench(bench::BenchArgs),
     /// Everything that CI checks: format, lints, import rules, documentation, licences, all tests
     Ci,

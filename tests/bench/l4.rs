@@ -1,4 +1,9 @@
-//! What is measured.
+//! What a packet costs at XDP.
+//!
+//! Each case runs in a program that restores the packet between two runs and counts the verdicts. The floor is a program
+//! that sends the frame back at once.
+
+mod wrapper;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -10,8 +15,9 @@ use sticky::datapath::XdpMode;
 use sticky::model::{Frontend, Proto};
 use sticky_tests::topology::{NODE, Topology};
 
+use self::wrapper::Wrapper;
+use crate::report::{Report, Row, Samples, Table};
 use crate::rig::{Rig, Rules, Runner, Spec, UP};
-use crate::wrapper::Wrapper;
 
 /// Verdicts of XDP (linux/bpf.h).
 const PASS: u32 = 2;
@@ -38,16 +44,8 @@ enum Target {
     Pass,
 }
 
-/// What came of it.
-pub struct Results {
-    /// Nanoseconds per packet in each round, by case; the first case is the floor.
-    pub cases: Vec<(&'static str, Vec<f64>)>,
-    /// Instructions that the verifier walked, by program.
-    pub verified: Vec<(&'static str, u32)>,
-}
-
 /// Measures all cases in turns.
-pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Results> {
+pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
     let (rounds, runs) = if quick { (2, 20_000) } else { (15, 300_000) };
     let topology = Topology::new()?;
     let (_backends, addrs) = topology.backends(10)?;
@@ -80,8 +78,28 @@ pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Results> {
             }
         }
     }
-    let cases = all.iter().map(|case| case.name).zip(times).collect();
-    Ok(Results { cases, verified: verified(&mut runner)? })
+    let rows = all.iter().zip(times).map(|(case, times)| row(case.name, times)).collect();
+    let costs = Table {
+        name: "packet".to_owned(),
+        title: "a packet at XDP".to_owned(),
+        unit: "ns per packet",
+        base: Some(0),
+        rows,
+    };
+    let walked = verified(&mut runner)?;
+    let walked = Table {
+        name: "verifier".to_owned(),
+        title: "what the verifier walked".to_owned(),
+        unit: "instructions",
+        base: None,
+        rows: walked.into_iter().map(|(name, count)| row(name, vec![f64::from(count)])).collect(),
+    };
+    let notes = vec![format!("{rounds} rounds of {runs} packets a case, 10 backends")];
+    Ok(Report { name: "l4", notes, tables: vec![costs, walked] })
+}
+
+fn row(name: &str, samples: Vec<f64>) -> Row {
+    Row { name: name.to_owned(), samples: Samples::new(samples) }
 }
 
 fn fd(runner: &mut Runner) -> anyhow::Result<ProgramFd> {
