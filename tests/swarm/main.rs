@@ -2,6 +2,8 @@
 
 mod apcera;
 mod bystanders;
+mod draining;
+mod endings;
 mod fixture;
 mod harness;
 mod life;

@@ -1,18 +1,19 @@
-//! Rolling updates under load, through both data paths: nobody sees an error, and nothing is done twice.
+//! Twenty rolling updates under load, through both data paths: nobody sees an error, and nothing is done twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use sticky_tests::demo::HTTP_PORT;
+use sticky_tests::demo::{HTTP_PORT, LINE_PORT};
 use sticky_tests::http::{Answer, Connection, Jar};
 use sticky_tests::lines::LineConnection;
 use sticky_tests::topology::{client, vip};
 use tokio::task::JoinSet;
 
+use crate::endings::Endings;
 use crate::fixture::{COOKIE, PUBLISH, SwarmNode};
-use crate::watch::{Tasks, talk};
+use crate::watch::Stop;
 
 /// Clients that keep their session and connection, those that are new each time, and those that come to the published port.
 const PINNED: u32 = 50;
@@ -21,7 +22,8 @@ const LAYER4: u32 = 30;
 const OPEN: u32 = 30;
 /// Time between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(150);
-const TASKS: usize = 5;
+const TASKS: usize = 4;
+const UPDATES: usize = 20;
 
 /// What the clients of one kind did.
 #[derive(Default)]
@@ -32,65 +34,44 @@ struct Done {
     failures: Vec<(Instant, String)>,
 }
 
+/// A connection that broke.
+struct Break {
+    at: SystemTime,
+    instance: String,
+    error: String,
+}
+
 #[test]
 fn rolling_updates_fail_no_request_and_execute_no_post_twice() -> anyhow::Result<()> {
     let node = SwarmNode::start()?;
-    let mount = format!("--mount=type=bind,src={},dst=/journal", node.dir.path().display());
-    let journal =
-        [&mount, "--env=EXECUTIONS=/journal/executions", "--label=com.docker.lb.ip_hash=true"];
-    let tasks = node.deploy("cookie", TASKS, &[&COOKIE, &PUBLISH, &journal])?;
-    let open: anyhow::Result<Vec<_>> = node.net.clients.enter(|| {
-        (0..OPEN).map(|index| LineConnection::open(client(3000 + index), vip(9090))).collect()
-    })?;
-    let open = open?;
+    let endings = Endings::new(&node.dir);
+    let [mount, told] = &endings.options;
+    let options =
+        [mount, told, "--env=EXECUTIONS=/journal/executions", "--label=com.docker.lb.ip_hash=true"];
+    node.deploy("cookie", TASKS, &[&COOKIE, &PUBLISH, &options])?;
 
     let stop = Arc::new(AtomicBool::new(false));
-    let seen = Tasks::start(&tasks);
-    let (seen, (live, breaks), all) = std::thread::scope(|scope| {
-        let stopped = &stop;
-        let seen = scope.spawn(|| seen.watch(&node.swarm, "demo", stopped));
-        let lines = scope.spawn(|| talk(open, stopped));
-        let clients = scope.spawn(|| load(&node, stopped));
+    let (breaks, all) = std::thread::scope(|scope| {
+        let lines = scope.spawn(|| node.net.clients.enter(|| talk(&stop)));
+        let clients = scope.spawn(|| load(&node, &stop));
+        let until_here = Stop(&stop);
         std::thread::sleep(Duration::from_secs(1));
-        let updated = updates().iter().enumerate().try_for_each(|(number, (order, parallel))| {
-            let (began, version) = (Instant::now(), format!("VERSION={number}"));
-            node.swarm.docker(&[
-                "service",
-                "update",
-                "--detach",
-                "--quiet",
-                "--no-resolve-image",
-                "--update-monitor",
-                "1ms",
-                "--update-delay",
-                "0s",
-                "--update-order",
-                order,
-                "--update-parallelism",
-                parallel,
-                "--env-add",
-                &version,
-                "demo",
-            ])?;
-            node.wait_updated("demo", TASKS)?;
-            println!("update {number}, {order}, took {:?}", began.elapsed());
-            anyhow::Ok(())
-        });
+        let updated = (0..UPDATES).try_for_each(|number| update(&node, number));
         std::thread::sleep(Duration::from_secs(1));
-        stop.store(true, Ordering::Relaxed);
-        let seen = seen.join().expect("it asserts nothing")?;
-        let lines = lines.join().expect("it asserts nothing");
+        drop(until_here);
+        let lines = lines.join().expect("it asserts nothing")??;
         let clients = clients.join().expect("it asserts nothing")?;
-        updated.map(|()| (seen, lines, clients))
+        updated.map(|()| (lines, clients))
     })?;
 
-    let wrong: Vec<_> = breaks.iter().filter(|b| seen.served(&b.instance, b.at)).collect();
-    println!(
-        "of {OPEN} open connections {} live, {} ended with their tasks",
-        live.len(),
-        breaks.len()
-    );
-    assert!(wrong.is_empty(), "connections broke whose task lives: {wrong:#?}");
+    let told = endings.read()?;
+    assert_eq!(told.len(), UPDATES * TASKS, "instances that got SIGTERM");
+    let early = |b: &&Break| told.get(&b.instance).is_none_or(|told| b.at < *told);
+    let wrong = breaks.iter().filter(early).map(|b| format!("{}: {}", b.instance, b.error));
+    let wrong: Vec<_> = wrong.collect();
+    println!("{OPEN} open connections ended {} times with their tasks", breaks.len());
+    assert!(wrong.is_empty(), "connections broke before their task was told to end: {wrong:#?}");
+    assert!(breaks.len() >= UPDATES * OPEN as usize / 2, "{} connections", breaks.len());
     let mut executed: HashMap<String, usize> = HashMap::new();
     for line in std::fs::read_to_string(node.dir.join("executions"))?.lines() {
         let id = line.split(' ').next().unwrap_or_default();
@@ -113,14 +94,49 @@ fn rolling_updates_fail_no_request_and_execute_no_post_twice() -> anyhow::Result
     Ok(())
 }
 
-/// One in each order; `STICKY_TEST_UPDATES=20` for more.
-fn updates() -> Vec<(&'static str, &'static str)> {
-    let count = std::env::var("STICKY_TEST_UPDATES").ok().and_then(|count| count.parse().ok());
-    [("start-first", "1"), ("stop-first", "2")]
-        .into_iter()
-        .cycle()
-        .take(count.unwrap_or(2))
-        .collect()
+/// By turns start-first and stop-first, two tasks at a time.
+fn update(node: &SwarmNode, number: usize) -> anyhow::Result<()> {
+    let order = ["start-first", "stop-first"][number % 2];
+    let (began, version) = (Instant::now(), format!("VERSION={number}"));
+    node.swarm.docker(&[
+        "service",
+        "update",
+        "--detach",
+        "--quiet",
+        "--no-resolve-image",
+        "--update-monitor",
+        "1ms",
+        "--update-delay",
+        "0s",
+        "--update-order",
+        order,
+        "--update-parallelism",
+        "2",
+        "--env-add",
+        &version,
+        "demo",
+    ])?;
+    node.wait_updated("demo", TASKS)?;
+    println!("update {number}, {order}, took {:?}", began.elapsed());
+    Ok(())
+}
+
+/// Talks on open connections until `stop`; one that breaks is noted, and opened anew by the same client.
+fn talk(stop: &AtomicBool) -> anyhow::Result<Vec<Break>> {
+    let connect = |index| LineConnection::open(client(3000 + index), vip(LINE_PORT));
+    let mut open: Vec<_> = (0..OPEN).map(connect).collect::<anyhow::Result<_>>()?;
+    let mut breaks = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        for (index, connection) in (0..).zip(&mut open) {
+            if let Err(error) = connection.ask("still there?") {
+                let (at, error) = (SystemTime::now(), format!("{error:#}"));
+                let instance = std::mem::replace(connection, connect(index)?).instance;
+                breaks.push(Break { at, instance, error });
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(breaks)
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]

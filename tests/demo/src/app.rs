@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -30,6 +30,8 @@ pub struct App {
     executions: Mutex<HashMap<String, u64>>,
     /// Where executions are told to whoever counts those of all instances.
     journal: Option<File>,
+    /// Where SIGTERM is told to whoever watches the ends of all instances.
+    endings: Option<File>,
     /// What /health says.
     pub well: AtomicBool,
     started: Instant,
@@ -47,6 +49,7 @@ impl App {
         };
         let append = |path| OpenOptions::new().create(true).append(true).open(path);
         let journal = args.executions.as_ref().map(append).transpose();
+        let endings = args.endings.as_ref().map(append).transpose();
         Ok(Self {
             instance,
             version: args.version.clone(),
@@ -57,6 +60,7 @@ impl App {
             tunnels: AtomicU64::new(0),
             executions: Mutex::default(),
             journal: journal.context("the file of executions cannot be written")?,
+            endings: endings.context("the file of endings cannot be written")?,
             well: AtomicBool::new(true),
             started: Instant::now(),
         })
@@ -73,6 +77,15 @@ impl App {
         let count = executions.entry(id.to_owned()).or_default();
         *count += 1;
         *count
+    }
+
+    /// Notes that SIGTERM has come.
+    pub fn told_to_end(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        if let Some(mut endings) = self.endings.as_ref() {
+            // One write, as above; a full disk shows as an end that nobody was told of.
+            let _ = endings.write_all(format!("{} {now}\n", self.instance).as_bytes());
+        }
     }
 
     /// Counts a tunnel as open until the guard is dropped.

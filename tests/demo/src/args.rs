@@ -32,6 +32,9 @@ pub struct Args {
     /// File that each `x-idempotency` id is appended to as it is executed; several instances may share it
     #[arg(long, env = "EXECUTIONS", value_name = "FILE")]
     pub executions: Option<PathBuf>,
+    /// File that is told when this instance gets SIGTERM, as `INSTANCE MILLISECONDS` of Unix time; several may share it
+    #[arg(long, env = "ENDINGS", value_name = "FILE")]
+    pub endings: Option<PathBuf>,
     /// End with an error after this long, as an application that crashes
     #[arg(long, env = "CRASH", value_name = "SECONDS", value_parser = seconds)]
     pub crash: Option<Duration>,

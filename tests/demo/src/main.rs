@@ -62,6 +62,7 @@ async fn run(args: args::Args) -> anyhow::Result<()> {
         _ = interrupt.recv() => Ok(()),
         () = crash => anyhow::bail!("crashes, as it was told to"),
         _ = term.recv() => {
+            app.told_to_end();
             if let Some(limit) = args.graceful {
                 server.drain(limit).await;
             }
