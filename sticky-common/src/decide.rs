@@ -57,16 +57,43 @@ pub fn first<'a>(
 ) -> Decision<'a> {
     let Some(record) = record else { return Decision::by_table(slot, Outcome::New, world) };
     let recorded = lookup(record.backends[0], world);
-    match recorded {
-        Some(backend) if backend.flags & Backend::KEEPS != 0 => {
-            if clock.ttl == 0 || tick::since(clock.now, record.seen) > clock.ttl {
-                Decision::by_table(slot, Outcome::Expired, world)
-            } else {
-                Decision { backend: recorded, reason: Outcome::Pinned }
-            }
-        }
-        _ => Decision::by_table(slot, Outcome::Repinned, world),
+    let keeps = match recorded {
+        Some(backend) => backend.flags & Backend::KEEPS != 0,
+        None => false,
+    };
+    if keeps && clock.ttl != 0 && tick::since(clock.now, record.seen) <= clock.ttl {
+        return Decision { backend: recorded, reason: Outcome::Pinned };
     }
+    match no_room(slot, record, world) {
+        None => {
+            let reason = if keeps { Outcome::Expired } else { Outcome::Repinned };
+            Decision::by_table(slot, reason, world)
+        }
+        backend => {
+            let reason = if keeps { Outcome::Pinned } else { Outcome::Repinned };
+            Decision { backend, reason }
+        }
+    }
+}
+
+/// Where a record is full of living backends, the newest of them that takes its clients: the table's would push the oldest
+/// out of the record, and with it its connections (P2).
+#[inline(always)]
+fn no_room<'a>(slot: Slot, record: &Record, world: &'a impl World) -> Option<&'a Backend> {
+    if record.backends[Record::DEPTH - 1] == BackendId::NONE.0 {
+        return None;
+    }
+    let mut newest = None;
+    for id in record.backends {
+        let backend = lookup(id, world)?;
+        if slot.index() == Some(BackendId(id).index()) {
+            return None;
+        }
+        if newest.is_none() && backend.flags & Backend::KEEPS != 0 {
+            newest = Some(backend);
+        }
+    }
+    newest
 }
 
 /// Backend for a later packet of a connection whose slot is unsettled.
@@ -171,7 +198,7 @@ mod tests {
     use super::*;
 
     struct Fake {
-        backends: [Option<Backend>; 4],
+        backends: [Option<Backend>; 6],
         flow: Option<u32>,
     }
 
@@ -202,10 +229,11 @@ mod tests {
         })
     }
 
-    fn world(flags: [u32; 4]) -> Fake {
+    fn world<const N: usize>(flags: [u32; N]) -> Fake {
         Fake {
-            backends: core::array::from_fn(|i| {
-                if flags[i] == 0 { None } else { backend(i as u32, flags[i]) }
+            backends: core::array::from_fn(|i| match flags.get(i) {
+                None | Some(0) => None,
+                Some(flags) => backend(i as u32, *flags),
             }),
             flow: None,
         }
@@ -302,5 +330,40 @@ mod tests {
         assert_eq!(went(later(Slot::new(3, true), Some(&r), &w)), Ok((2, Outcome::Recorded)));
         w.backends[2] = None;
         assert_eq!(remember(Some(&r), &w.backends[3].unwrap(), 101, &w), record(&[3, 1], 101));
+    }
+
+    #[test]
+    fn a_client_with_connections_to_as_many_backends_as_fit_stays_with_these() {
+        let mut w = world([UP; 6]);
+        let table = Clock { now: 100, ttl: 0 };
+        let full = record(&[3, 2, 1, 0], 99);
+        assert_eq!(
+            went(first(Slot::new(4, true), Some(&full), table, &w)),
+            Ok((3, Outcome::Pinned))
+        );
+        assert_eq!(
+            went(first(Slot::new(1, true), Some(&full), table, &w)),
+            Ok((1, Outcome::Expired))
+        );
+        // The newest takes no more: the next that does.
+        w.backends[3] = backend(3, Backend::ALIVE);
+        assert_eq!(
+            went(first(Slot::new(4, true), Some(&full), CLOCK, &w)),
+            Ok((2, Outcome::Repinned))
+        );
+        // One has gone: there is room.
+        w.backends[0] = None;
+        assert_eq!(
+            went(first(Slot::new(4, true), Some(&full), CLOCK, &w)),
+            Ok((4, Outcome::Repinned))
+        );
+        let next = remember(Some(&full), &w.backends[4].unwrap(), 101, &w);
+        assert_eq!(next, record(&[4, 3, 2, 1], 101));
+        // None of them takes more: the client goes on elsewhere.
+        let ending = world([Backend::ALIVE, Backend::ALIVE, Backend::ALIVE, Backend::ALIVE, UP]);
+        assert_eq!(
+            went(first(Slot::new(4, true), Some(&full), CLOCK, &ending)),
+            Ok((4, Outcome::Repinned))
+        );
     }
 }
