@@ -75,6 +75,9 @@ fn decide(ctx: &XdpContext, packet: &Packet) -> Verdict {
             id => hand_over(ctx, packet, BackendId(id).index(), [0; 2], Outcome::Fragment),
         };
     }
+    if packet.shape == Shape::First {
+        fragments::begin(packet);
+    }
     let Some(frontend) = maps::frontend(packet) else { return Outcome::NotOurs.into() };
     if frontend.rules != 0 && !rules::admitted(frontend.rules, &packet.src) {
         return Outcome::Denied.into();

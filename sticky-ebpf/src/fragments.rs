@@ -16,6 +16,12 @@ fn key(packet: &Packet) -> FragmentKey {
     FragmentKey { src: packet.src, dst: packet.dst, id: packet.id, proto }
 }
 
+/// A first fragment: what was known of an earlier datagram with its id holds no more, wherever this one goes.
+#[inline(never)]
+pub fn begin(packet: &Packet) {
+    let _ = FRAGMENTS.remove(&key(packet));
+}
+
 /// The rest of this datagram goes to this backend too.
 #[inline(never)]
 pub fn follow_to_backend(packet: &Packet, index: u32) {

@@ -63,6 +63,9 @@ extern "C" fn sticky_to_client(skb: *mut __sk_buff, packet: *mut Packet) -> u32 
 
 #[inline(always)]
 fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
+    if packet.shape == Shape::First {
+        fragments::begin(packet);
+    }
     let key = FlowKey {
         client: packet.dst,
         backend: packet.src,

@@ -115,6 +115,10 @@ fn there(family: Family, proto: Proto, all: &mut Vec<Case>) {
             .dropped(&first, &[Outcome::NoBackend], None)
             .passed(&second),
     );
+    let elsewhere = first.clone().with(|p| p.dst.set_port(9));
+    all.push(
+        begun("its id once more, for another port of the host").passed(&elsewhere).passed(&second),
+    );
     all.push(begun("forgotten after a minute").then(older).passed(&second));
 }
 
@@ -148,6 +152,12 @@ fn back(family: Family, proto: Proto, all: &mut Vec<Case>) {
         case("with another id")
             .replied(&first, &first_out)
             .reply_passed(&last.clone().with(|p| p.id += 1)),
+    );
+    all.push(
+        case("its id once more, from another port")
+            .replied(&first, &first_out)
+            .reply_passed(&first.clone().with(|p| p.src.set_port(9)))
+            .reply_passed(&last),
     );
     all.push(Case::new(name("of no flow")).reply_passed(&first).reply_passed(&last));
     all.push(
