@@ -78,12 +78,15 @@ pub fn is_ip(ctx: &TcContext) -> bool {
     matches!(ctx.skb.protocol(), ETH_P_IP | ETH_P_IPV6)
 }
 
-/// Takes VLAN tags off: the next link is another one.
+/// Takes VLAN tags off: the next link is another one. XDP does not see a tag that the interface took out of the frame; the
+/// kernel has it beside the packet.
 #[inline(always)]
 pub fn untag(ctx: &TcContext, tags: u8) -> Option<()> {
+    // SAFETY: read of a context field.
+    let beside = unsafe { (*ctx.skb.skb).vlan_present } != 0;
     for _ in 0..2 {
         // SAFETY: the helper takes the context it was given; without a tag it does nothing.
-        if tags > 0 && unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
+        if (tags > 0 || beside) && unsafe { bpf_skb_vlan_pop(ctx.skb.skb) } != 0 {
             return None;
         }
     }
