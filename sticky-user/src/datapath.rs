@@ -70,6 +70,10 @@ pub enum Error {
     )]
     TableSize { loaded: u32, wanted: u32 },
     #[error(
+        "the loaded maps hold {loaded} clients, not {wanted}; keep --max-clients {loaded}, or run `sticky detach` first"
+    )]
+    MaxClients { loaded: u32, wanted: u32 },
+    #[error(
         "nothing of this version of sticky is loaded in {}; start it with `sticky run`, or say where with --pin-dir",
         .0.display()
     )]

@@ -1,5 +1,6 @@
 //! The control plane may die: packets do not notice.
 
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,16 @@ use crate::fixture::FileNode;
 
 const OPEN: u32 = 20;
 const KNOWN: u32 = 100;
+
+/// What a process that ends by itself, and not well, says.
+fn ends(mut process: Child) -> anyhow::Result<String> {
+    let ended = sticky_tests::wait::until_true("its end", Duration::from_secs(20), || {
+        Ok(process.try_wait()?.is_some_and(|status| !status.success()))
+    });
+    process.kill()?;
+    let output = process.wait_with_output()?;
+    ended.map(|()| String::from_utf8_lossy(&output.stderr).into_owned())
+}
 
 #[test]
 fn connections_outlive_kill_9_and_a_restart_adopts_them() -> anyhow::Result<()> {
@@ -46,6 +57,18 @@ fn connections_outlive_kill_9_and_a_restart_adopts_them() -> anyhow::Result<()> 
                 .count();
             assert_eq!(moved, 0, "known clients moved while nobody was there");
 
+            // Other sizes than those of the maps that are there are refused, and what is there goes on.
+            for (flag, value, there) in [
+                ("--max-clients", "5000", "1000000 clients"),
+                ("--table-size", "65537", "16381 slots"),
+            ] {
+                let provider = format!("file:{}", node.file.path().display());
+                let run = ["run", "--iface", "eth0", "--http", "none", "--provider", &provider];
+                let mut process = node.sticky.command(&[&run[..], &[flag, value]].concat());
+                let told = ends(process.stderr(Stdio::piped()).spawn()?)?;
+                let named = told.contains(there) && told.contains("sticky detach");
+                anyhow::ensure!(named, "{flag}: {told}");
+            }
             node.sticky.run()?;
             let adopted = node.sticky.wait_up("demo", 5, Duration::from_secs(10))?;
             assert!(

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 
 use aya::maps::lpm_trie::Key as Prefix;
-use aya::maps::{Map as AyaMap, MapData, PerCpuArray};
+use aya::maps::{Map as AyaMap, MapData, MapInfo, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
@@ -64,6 +64,7 @@ impl Loaded {
 
 pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded, Error> {
     let tables_name = tables_pin(settings.table_size);
+    same_size(settings.max_clients, pins)?;
     make_tables(settings.table_size, pins, &tables_name)?;
     let mut loader = EbpfLoader::new();
     let log_level = if settings.log { u8::MAX } else { 0 };
@@ -131,6 +132,19 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
 /// Pinned under its size, so that another size is noticed before anything is loaded.
 fn tables_pin(size: u32) -> String {
     format!("{}-{size}", maps::TABLES)
+}
+
+/// A map that is pinned is taken as it is: its size has to be the one that is wanted.
+fn same_size(wanted: u32, pins: &Pins) -> Result<(), Error> {
+    if !pins.maps().iter().any(|name| name == maps::CLIENTS) {
+        return Ok(());
+    }
+    let there = MapInfo::from_pin(pins.map(maps::CLIENTS))
+        .map_err(|e| Error::failed("cannot look at the map of clients", chain(&e)))?;
+    match there.max_entries() {
+        loaded if loaded == wanted => Ok(()),
+        loaded => Err(Error::MaxClients { loaded, wanted }),
+    }
 }
 
 /// Makes the map of tables, whose inner value size no object file can say.
