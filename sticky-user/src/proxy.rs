@@ -14,6 +14,7 @@ mod forwarded;
 mod headers;
 mod host;
 mod learn;
+mod lifetime;
 mod listener;
 mod metrics;
 mod owners;

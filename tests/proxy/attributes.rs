@@ -168,7 +168,11 @@ fn spellings_that_browsers_take() {
         ("Path=/a; Path=/b", &["Path=/b"]),
         ("Expires=Fri, 01-Jan-2100 00:00:00 GMT", &[FUTURE]),
         ("Expires=Fri Jan  1 00:00:00 2100", &[FUTURE]),
+        ("Expires=Fri, 1 Jan 2100 0:00:00 UTC", &[FUTURE]),
+        ("Expires=01 Jan 2100 00:00:00 +0000", &[FUTURE]),
         ("Expires=soon; Max-Age=later", &[]),
+        ("Max-Age=; Expires=", &[]),
+        ("Max-Age=-", &[]),
     ] {
         let response = set(&bench, &[&format!("session=1; {given}")], "x=y");
         assert_eq!(ours(&response).unwrap(), want, "{given}");
@@ -201,6 +205,11 @@ fn changed_and_deleted() {
         "session=; Path=/; Max-Age=0".to_owned(),
         "session=; Path=/; Max-Age=-1".to_owned(),
         format!("session=; Path=/; {PAST}"),
+        format!("session=; Path=/; Max-Age=; {PAST}"),
+        "session=; Path=/; Expires=Thu, 1 Jan 1970 00:00:00 GMT".to_owned(),
+        "session=; Path=/; Expires=Thu, 01 Jan 1970 00:00:00 UTC".to_owned(),
+        "session=; Path=/; Expires=Thu, 01-Jan-1970 00:00:00 +0000".to_owned(),
+        "session=; Path=/; Expires=1 Jan 70 0:0:0".to_owned(),
         format!("session=x; Path=/; Max-Age=0; {FUTURE}"),
     ];
     for line in deletions {

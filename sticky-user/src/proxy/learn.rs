@@ -1,12 +1,13 @@
 //! What a response does to our cookie: mirror the application's, move with the client, or nothing.
 
 use cookie::time::OffsetDateTime;
-use cookie::{Cookie, Expiration, SameSite};
+use cookie::{Cookie, SameSite};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use super::cookies;
-use super::seal::{Attributes, Lifetime, Pin};
+use super::lifetime;
+use super::seal::{Attributes, Pin};
 use crate::model::{CookieAffinity, CookieMode};
 
 /// What is known when a response comes.
@@ -158,14 +159,8 @@ fn bare(value: &HeaderValue) -> bool {
 fn read(value: &HeaderValue, now: u64) -> Option<Change> {
     // The attributes are ASCII, the application's value need not be.
     let line = String::from_utf8_lossy(value.as_bytes());
+    let lifetime = lifetime::of(&line, now);
     let cookie = Cookie::parse(line).ok()?;
-    let max_age = cookie.max_age().map(|age| u64::try_from(age.whole_seconds()).unwrap_or(0));
-    let expires = match cookie.expires() {
-        Some(Expiration::DateTime(at)) => Some(u64::try_from(at.unix_timestamp()).unwrap_or(0)),
-        _ => None,
-    };
-    let max_age = max_age.map(|age| now.saturating_add(age));
-    let lifetime = Lifetime { max_age, expires };
     let attributes = Attributes {
         path: cookie.path().unwrap_or_default().to_owned(),
         domain: cookie.domain().unwrap_or_default().to_owned(),
