@@ -6,11 +6,12 @@ use super::names as label;
 use crate::model::{LabelError, ServiceConfig};
 
 /// What happens instead.
-const PENDING: [(&str, &str); 4] = [
+const PENDING: [(&str, &str); 5] = [
     (label::SSL_CERT, "the hosts are served without TLS"),
     (label::SSL_KEY, "the hosts are served without TLS"),
     (label::SSL_PASSTHROUGH, "the hosts are served without TLS"),
     (label::SSL_BACKEND, "requests go to the backends without TLS"),
+    (label::SSL_BACKEND_VERIFY, "requests go to the backends without TLS"),
 ];
 
 /// Kept by the proxy, and not yet for connections that it never sees.
