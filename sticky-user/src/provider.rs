@@ -1,7 +1,8 @@
-//! What every provider hands over, and the rule for ports that two services want.
+//! What every provider hands over, and the rules for ports and hosts that two services want.
 
 mod contest;
 mod publisher;
+mod redirects;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

@@ -117,12 +117,22 @@ fn redirects_and_ssl_only() {
             c.hosts = vec![HostPattern::Exact("tls.example.com".to_owned())];
             c.ssl_only = true;
         }),
+        service("gone", &[], |c| {
+            c.hosts = Vec::new();
+            c.redirects = vec![Redirect {
+                source: "gone.example.com".to_owned(),
+                target: "http://new.example.com:8080".to_owned(),
+            }];
+        }),
     ]);
     let moved = get(bench.addr, "/p?q=1", &[("Host", "old.example.com")]);
     assert_eq!(
         (moved.status, moved.header("location")),
         (302, Some("https://new.example.com/p?q=1"))
     );
+    let moved = get(bench.addr, "/", &[("Host", "gone.example.com")]);
+    let target = Some("http://new.example.com:8080/");
+    assert_eq!((moved.status, moved.header("location")), (302, target), "it needs no host");
     let secure = get(bench.addr, "/p?q=1", &[("Host", "tls.example.com:8080")]);
     assert_eq!(
         (secure.status, secure.header("location")),
@@ -143,7 +153,18 @@ fn a_trusted_proxy_says_what_was_https() {
         c.cookie = cookie(CookieMode::Insert, &[]);
     })]);
     assert_eq!(get(bench.addr, "/x", &[]).status, 308);
-    assert_eq!(get(bench.addr, "/x", &[("X-Forwarded-Proto", "http")]).status, 308);
+    // The first of a list is the one next to the client.
+    for (proto, status) in [
+        ("http", 308),
+        ("http, https", 308),
+        ("", 308),
+        (", https", 308),
+        ("https,https", 200),
+        ("https , http", 200),
+    ] {
+        let response = get(bench.addr, "/x", &[("X-Forwarded-Proto", proto)]);
+        assert_eq!(response.status, status, "{proto}");
+    }
     let secure = get(bench.addr, "/x", &[("X-Forwarded-Proto", "HTTPS")]);
     assert_eq!((secure.status, secure.text().as_str()), (200, "a /x"));
     let ours = secure.cookie("sticky_lb").unwrap();

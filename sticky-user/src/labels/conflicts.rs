@@ -76,7 +76,8 @@ pub(super) fn settle(
     }
     let routed = !config.hosts.is_empty() || config.default_backend;
     if !routed {
-        for name in [label::CONTEXT_ROOT, label::REDIRECTS, label::SESSION_COOKIE, label::HEADER] {
+        // Redirects are about hosts of their own, and need no backend.
+        for name in [label::CONTEXT_ROOT, label::SESSION_COOKIE, label::HEADER] {
             if set(name) {
                 report(name, "has no effect without hosts", "set com.docker.lb.hosts");
             }

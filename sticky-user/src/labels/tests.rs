@@ -113,6 +113,8 @@ fn what_is_not_served_yet_is_read_and_said_so() {
         (label::SSL_KEY, "key"),
         (label::SSL_PASSTHROUGH, "true"),
         (label::SSL_BACKEND, "true"),
+        (label::SSL_BACKEND_VERIFY, "required"),
+        (label::SSL_BACKEND_VERIFY, "none"),
     ] {
         let reading = reading(&[(name, value)]);
         assert!(reading.config.is_some(), "{name}");
@@ -281,6 +283,10 @@ fn conflicts_are_reported_and_the_service_served_without_the_part() {
     assert!(!vip.ip_hash);
     let nowhere = read(&map(&[(label::PORT, "80")]), &Instance::default());
     assert_eq!(nowhere.errors[0].label, label::HOSTS);
+    let redirects = map(&[(label::REDIRECTS, "a.com,http://b.com"), (label::CONTEXT_ROOT, "/x")]);
+    let moved = read(&redirects, &Instance::default());
+    let names: Vec<&str> = moved.errors.iter().map(|error| error.label.as_str()).collect();
+    assert_eq!(names, [label::CONTEXT_ROOT, label::HOSTS], "redirects need no hosts");
 }
 
 #[test]

@@ -1,17 +1,24 @@
-//! Who keeps a port that two services want.
+//! Who keeps what two services want.
 
 use std::collections::HashMap;
 
+use super::redirects;
 use crate::model::{LabelError, Proto, Publish, Service};
 
 /// Cluster management, gossip and VXLAN of Swarm: no frontend takes them (contract, section 6).
 const SWARM_PORTS: [u16; 3] = [2377, 7946, 4789];
 
-/// Settles who keeps a port that several services publish: the first one, so services come oldest first.
+/// Settles who keeps a port that several services publish, and a host that one redirects and another serves: the first
+/// one, so services come oldest first.
 ///
 /// `dockers` are the ports that Docker itself forwards for services that are not balanced at layer 4, with their owner.
-/// Each port that a service loses is reported on it.
+/// Whatever a service loses is reported on it.
 pub fn contest(services: &mut [Service], dockers: &HashMap<(u16, Proto), String>) {
+    ports(services, dockers);
+    redirects::settle(services);
+}
+
+fn ports(services: &mut [Service], dockers: &HashMap<(u16, Proto), String>) {
     let mut taken: HashMap<(u16, Proto), (usize, Publish, String)> = HashMap::new();
     for (index, service) in services.iter_mut().enumerate() {
         let mut errors = Vec::new();
