@@ -230,6 +230,27 @@ fn hash_mode_follows_the_value_and_sets_nothing() {
 }
 
 #[test]
+fn the_label_says_which_cookie_is_hashed_and_an_empty_one_is_none() {
+    let backends = three();
+    let bench = Bench::new(vec![service("s", &backends.each_ref(), |c| {
+        c.cookie = cookie(CookieMode::Hash, &["A", "B"]);
+    })]);
+    let owner = |line: &str| upstream(&get(bench.addr, "/", &[("Cookie", line)]));
+    let mut owners = std::collections::HashSet::new();
+    for value in 0..20 {
+        let home = owner(&format!("A={value}"));
+        for other in 0..4 {
+            assert_eq!(owner(&format!("B={other}; A={value}")), home, "the label's order");
+        }
+        assert_eq!(owner(&format!("A=; B={value}")), owner(&format!("B={value}")));
+        owners.insert(home);
+    }
+    assert_eq!(owners.len(), 3);
+    let nobody: std::collections::HashSet<_> = (0..60).map(|_| owner("A=; B=")).collect();
+    assert_eq!(nobody.len(), 3, "no session yet: by load");
+}
+
+#[test]
 fn ip_hash_gives_what_the_table_says() {
     use sticky::clients::ClientTable;
     let backends = three();

@@ -17,6 +17,7 @@ mod keys;
 mod limits;
 mod proxy;
 mod routing;
+mod shared;
 mod smuggling;
 mod streaming;
 mod survival;

@@ -14,9 +14,9 @@ use super::routes::Route;
 use super::seal::{self, Bad, Pin};
 use super::service::{Backend, Service};
 use super::tag::Tag;
-use crate::clients::{ClientTable, hash_of, masked};
+use crate::clients::ClientTable;
 use crate::keys::Keys;
-use crate::model::{CookieAffinity, CookieMode, IpPrefix, State};
+use crate::model::{CookieAffinity, CookieMode, State};
 
 /// What a request carries that a choice can go by; read once, whatever is tried.
 #[derive(Default)]
@@ -147,8 +147,8 @@ impl Chooser<'_> {
     pub(super) fn choose(&self, route: &Route, presented: &Presented) -> Result<Choice, NoChoice> {
         let mut service = None;
         if let Some(pin) = presented.known() {
-            let pinned = route.services.iter().find(|service| service.hash == pin.service);
-            if let Some(pinned) = pinned {
+            let pinned = |service: &&Arc<Service>| service.hash == pin.service;
+            if let Some(pinned) = self.admitted(route).find(pinned) {
                 match pinned.position(&pin.task).filter(|at| self.keeps(pinned, *at)) {
                     Some(at) if pinned.full(at) => return Err(NoChoice::Full),
                     Some(backend) => {
@@ -193,6 +193,12 @@ impl Chooser<'_> {
                 || !service.has_other(at, self.failed, self.now_ms))
     }
 
+    /// The services of a route that are for this client at all.
+    fn admitted<'r>(&self, route: &'r Route) -> impl Iterator<Item = &'r Arc<Service>> + use<'r> {
+        let client = self.client;
+        route.services.iter().filter(move |service| service.admits(client))
+    }
+
     /// One of the services that share a route, by weight: the one that knows the client, or by hash where that decides.
     fn version<'r>(&self, route: &'r Route, presented: &Presented) -> Option<&'r Arc<Service>> {
         if let [only] = route.services.as_slice() {
@@ -205,14 +211,16 @@ impl Chooser<'_> {
                     .look(&service.id, self.client)
                     .is_some_and(|c| Reason::from(c.reason) == Reason::Pinned)
         };
-        if let Some(service) = route.services.iter().find(known) {
+        if let Some(service) = self.admitted(route).find(known) {
             return Some(service);
         }
-        let usable = || route.services.iter().filter(|service| service.takes_new(self.failed));
+        let usable = || self.admitted(route).filter(|service| service.takes_new(self.failed));
         let total: u32 = usable().fold(0, |sum, service| sum.saturating_add(service.weight));
-        let value = route.services.iter().find_map(|service| self.value(service, presented));
-        let by_client =
-            || route.services.iter().any(|service| service.ip_hash).then(|| self.client_hash());
+        let value = self.admitted(route).find_map(|service| self.value(service, presented));
+        let by_client = || {
+            let service = self.admitted(route).find(|service| service.ip_hash)?;
+            Some(service.client_hash(self.key, self.client))
+        };
         let hash = value.map(|value| maglev::identity(self.key, value)).or_else(by_client);
         // The other half of the hash chooses the slot.
         let mut rest =
@@ -224,7 +232,7 @@ impl Chooser<'_> {
             rest -= service.weight;
         }
         // All weights are 0, or the client table still knows somebody.
-        usable().next().or(route.services.first())
+        usable().next().or_else(|| self.admitted(route).next())
     }
 
     fn within(&self, service: &Service, presented: &Presented) -> Option<(usize, Reason)> {
@@ -241,7 +249,8 @@ impl Chooser<'_> {
             match service.position(&choice.backend) {
                 Some(at) if self.keeps(service, at) => return Some((at, reason)),
                 _ => {
-                    let at = service.stand_in(self.client_hash(), self.failed, self.now_ms);
+                    let hash = service.client_hash(self.key, self.client);
+                    let at = service.stand_in(hash, self.failed, self.now_ms);
                     if let Some(at) = at {
                         return Some((at, Reason::Repinned));
                     }
@@ -257,18 +266,20 @@ impl Chooser<'_> {
         Some((at, reason))
     }
 
-    /// What the shared hash goes by: the first named cookie in `hash` mode, or a header without a part of ours.
+    /// What the shared hash goes by: the first of the named cookies in `hash` mode, or a header without a part of ours.
+    /// What is empty tells nobody from another.
     fn value(&self, service: &Service, presented: &Presented) -> Option<&[u8]> {
         let cookie = service.cookie.as_ref().filter(|cookie| cookie.mode == CookieMode::Hash);
-        let named = |names: &[String]| {
-            let is_named = |(name, _): &(&[u8], &[u8])| cookies::bit(names, name).is_some();
-            cookies::pairs(self.headers).find(is_named).map(|(_, value)| value)
+        let named = |wanted: &String| {
+            let is_it =
+                |(name, value): &(&[u8], &[u8])| *name == wanted.as_bytes() && !value.is_empty();
+            cookies::pairs(self.headers).find(is_it).map(|(_, value)| value)
         };
         let header = || {
             let name = service.header.as_ref().filter(|_| presented.tag.is_none())?;
-            self.headers.get(name).map(HeaderValue::as_bytes)
+            self.headers.get(name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty())
         };
-        cookie.and_then(|cookie| named(&cookie.names)).or_else(header)
+        cookie.and_then(|cookie| cookie.names.iter().find_map(named)).or_else(header)
     }
 
     fn by_value(&self, service: &Service, presented: &Presented) -> Option<usize> {
@@ -277,9 +288,5 @@ impl Chooser<'_> {
             return Some(at);
         }
         service.stand_in(hash, self.failed, self.now_ms)
-    }
-
-    fn client_hash(&self) -> u64 {
-        hash_of(self.key, &masked(self.client, IpPrefix { v4: 32, v6: 128 }))
     }
 }

@@ -74,13 +74,15 @@ impl Peer {
         (SocketAddr::new(client, from), self.local)
     }
 
-    /// Whether the client's own connection was encrypted, by us or by what a trusted peer says.
+    /// Whether the client's own connection was encrypted, by us or by what a trusted peer says. Each proxy of a chain may
+    /// have added its own word, so the first one is about the client.
     pub(super) fn secure(&self, headers: &HeaderMap) -> bool {
-        self.https
-            || (self.trusted
-                && headers
-                    .get(&X_FORWARDED_PROTO)
-                    .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"https")))
+        let told = || headers.get(&X_FORWARDED_PROTO).map(HeaderValue::as_bytes);
+        let first = |all: &[u8]| {
+            let end = all.iter().position(|byte| *byte == b',').unwrap_or(all.len());
+            all.get(..end).is_some_and(|one| one.trim_ascii().eq_ignore_ascii_case(b"https"))
+        };
+        self.https || (self.trusted && told().is_some_and(first))
     }
 
     /// The request id that a trusted peer gave.

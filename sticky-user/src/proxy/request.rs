@@ -104,12 +104,8 @@ async fn forward(
     let mut routes = shared.routes.load_full();
     let mut route = find(&routes, &name, exchange)?;
     exchange.service = route.services.first().cloned();
-    if !https && route.services.iter().any(|service| service.ssl_only) {
-        if name.is_empty() {
-            return Err(Refusal::BadHost);
-        }
-        let target = format!("https://{name}{}", exchange.query());
-        return Err(Refusal::Redirect(StatusCode::PERMANENT_REDIRECT, target));
+    if !https && route.services.iter().all(|service| service.ssl_only) {
+        return Err(to_https(&name, exchange));
     }
     let now = if route.reads { unix_time() } else { 0 };
     let presented = if route.reads {
@@ -126,6 +122,9 @@ async fn forward(
     let mut known_by = None;
     let gap_ends = Instant::now() + shared.settings.timeouts.gap;
     loop {
+        if !route.services.iter().any(|service| service.admits(asked.client)) {
+            return Err(Refusal::Forbidden);
+        }
         let chooser = Chooser {
             clients: &*shared.clients,
             random: &worker.random,
@@ -158,8 +157,8 @@ async fn forward(
                 continue;
             }
         };
-        if !choice.service.admits(asked.client) {
-            return Err(Refusal::Forbidden);
+        if !https && choice.service.ssl_only {
+            return Err(to_https(&name, exchange));
         }
         if !counted && !choice.service.affords(asked.client, shared.clock_ms()) {
             return Err(Refusal::TooMany);
@@ -190,6 +189,14 @@ async fn forward(
         }
         service.stats.retried();
     }
+}
+
+fn to_https(host: &str, exchange: &Exchange) -> Refusal {
+    if host.is_empty() {
+        return Refusal::BadHost;
+    }
+    let target = format!("https://{host}{}", exchange.query());
+    Refusal::Redirect(StatusCode::PERMANENT_REDIRECT, target)
 }
 
 /// Whether a backend that this request failed at is still there, as far as we know.

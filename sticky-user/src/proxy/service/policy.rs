@@ -5,8 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use sticky_common::hash::HashKey;
 
 use super::{Backend, Service};
+use crate::clients::{hash_of, masked};
 use crate::model::{IpPrefix, ServiceConfig};
 use crate::proxy::random::Random;
 
@@ -46,6 +48,11 @@ impl Service {
         let Policy { allow, deny, .. } = &self.policy;
         !deny.iter().any(|net| net.contains(&client))
             && (allow.is_empty() || allow.iter().any(|net| net.contains(&client)))
+    }
+
+    /// The hash of the client that an address stands for (`sticky.ip_prefix`).
+    pub(in crate::proxy) fn client_hash(&self, key: HashKey, client: IpAddr) -> u64 {
+        hash_of(key, &masked(client, self.policy.prefix))
     }
 
     /// `sticky.rate`: whether this client may have one more request now.
