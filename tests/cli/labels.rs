@@ -29,7 +29,7 @@ const INTERLOCK: [[&str; 4]; 20] = [
     ["redirects", "old.local,http://new.local", "old.local,new.local", "`http://new.local`"],
     ["backend_mode", "task", "tasks", "`task`"],
     ["default_backend", "false", "falsch", "`false`"],
-    ["service_cluster", "", "two names", "one name"],
+    ["service_cluster", "east", "two names", "one name"],
     ["max_fails", "3", "three", "whole number"],
     ["fail_timeout", "10s", "10", "`10s`"],
 ];
@@ -83,6 +83,10 @@ fn write(place: &Place, cases: &[Case], backend: SocketAddr, which: usize) -> an
         text += &format!(
             "[[service]]\nname = \"{host}\"\nbackends = [\"{backend}\"]\n[service.labels]\n"
         );
+        // The node is one of a cluster, and serves no others.
+        if !label.ends_with(".service_cluster") {
+            text += "\"com.docker.lb.service_cluster\" = \"east\"\n";
+        }
         if !label.ends_with(".hosts") {
             text += &format!("\"com.docker.lb.hosts\" = \"{host}\"\n");
         }
@@ -105,9 +109,7 @@ fn write(place: &Place, cases: &[Case], backend: SocketAddr, which: usize) -> an
             "8081/tcp" => format!("8081:{}/tcp", backend.port()),
             value => value.to_owned(),
         };
-        if !value.is_empty() {
-            text += &format!("\"{label}\" = \"{value}\"\n");
-        }
+        text += &format!("\"{label}\" = \"{value}\"\n");
     }
     Ok(std::fs::write(place.dir.join("services.toml"), text)?)
 }
@@ -136,7 +138,7 @@ fn mistakes(services: &[Value]) -> Vec<Value> {
 fn wrong_values_keep_what_was_right_and_are_told_everywhere() -> anyhow::Result<()> {
     let (place, cases, backend) = (Place::new()?, cases(), backend()?);
     write(&place, &cases, backend, 0)?;
-    let node = place.start(&[])?;
+    let node = place.start(&["--service-cluster", "east"])?;
     let served = |when: &str| -> anyhow::Result<()> {
         for Case { host, label, values, .. } in &cases {
             let answer = ask(&node, host)?;

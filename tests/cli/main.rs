@@ -2,6 +2,7 @@
 
 mod access_log;
 mod configuration;
+mod health;
 mod keys;
 mod labels;
 mod life;

@@ -258,3 +258,14 @@ fn one_listener_takes_both_families() {
         assert!(text.contains(&format!("\nx-real-ip: {host}")), "{text}");
     }
 }
+
+#[test]
+fn a_head_has_at_most_100_lines() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let names: Vec<String> = (0..100).map(|number| format!("x-{number}")).collect();
+    let lines: Vec<_> = names.iter().map(|name| (name.as_str(), "1")).collect();
+    // The first is the host.
+    assert_eq!(get(bench.addr, "/", &lines[..99]).status, 200);
+    assert_eq!(get(bench.addr, "/", &lines).status, 431);
+}

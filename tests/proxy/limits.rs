@@ -1,9 +1,10 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use crate::affinity::pinned;
 use crate::backend::Backend;
 use crate::client::{Connection, get};
-use crate::proxy::{Bench, service};
+use crate::proxy::{Bench, keys, learn, service, settings};
 
 #[test]
 fn a_header_of_the_app_carries_affinity_it_never_sees() {
@@ -51,6 +52,59 @@ fn a_full_backend_lets_requests_wait() {
     assert!((4..=6).contains(&served), "{codes:?}");
     assert!(codes.iter().all(|code| matches!(code, 200 | 503)), "{codes:?}");
     assert!(began.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn a_client_waits_for_its_own_backend_and_gets_no_other() {
+    let backends = ["a", "b"].map(Backend::start);
+    let bench = Bench::new(vec![service("s", &backends.each_ref(), |c| {
+        learn(c);
+        c.max_connections = Some(1);
+    })]);
+    let (jar, home) = pinned(&bench);
+    let line = jar.line();
+    let ask = |path: &str| {
+        let began = Instant::now();
+        let response = get(bench.addr, path, &[("Cookie", &line)]);
+        (response.status, response.text(), began.elapsed())
+    };
+    for (busy_ms, want) in [(400, 200), (2000, 503)] {
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| ask(&format!("/slow?ms={busy_ms}")));
+            std::thread::sleep(Duration::from_millis(100));
+            let began = Instant::now();
+            assert_ne!(get(bench.addr, "/", &[]).text(), format!("{home} /"));
+            let others = began.elapsed();
+            let (status, text, waited) = ask("/");
+            assert_eq!(status, want, "{text}");
+            assert!(status != 200 || text == format!("{home} /"), "{text}");
+            assert!(waited >= Duration::from_millis(200) && others < waited, "{waited:?}");
+            assert_eq!(slow.join().unwrap().0, 200);
+        });
+    }
+    assert_eq!(ask("/").1, format!("{home} /"));
+}
+
+#[test]
+fn who_finds_too_many_waiting_is_told_at_once() {
+    let backend = Backend::start("a");
+    let mut settings = settings();
+    settings.workers = std::num::NonZeroUsize::MIN;
+    settings.timeouts.gap = Duration::from_secs(10);
+    settings.limits.waiting = 1;
+    let bench = Bench::start(settings, keys());
+    bench.publish(vec![service("s", &[&backend], |c| c.max_connections = Some(1))]);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| get(bench.addr, "/slow?ms=1500", &[]).status);
+        std::thread::sleep(Duration::from_millis(200));
+        let waits = scope.spawn(|| get(bench.addr, "/", &[]).status);
+        std::thread::sleep(Duration::from_millis(200));
+        let began = Instant::now();
+        let third = get(bench.addr, "/", &[]);
+        assert_eq!((third.status, third.header("retry-after")), (503, Some("5")));
+        assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
+        assert_eq!((slow.join().unwrap(), waits.join().unwrap()), (200, 200));
+    });
 }
 
 #[test]

@@ -1,13 +1,26 @@
+use sticky::model::CookieMode;
+
 use crate::backend::Backend;
 use crate::client::{Connection, Jar};
-use crate::proxy::{Bench, learn, service};
+use crate::proxy::{Bench, cookie, service};
 
-/// 200 clients, 40 requests each, over 5 backends with sessions in memory. Interlock's configuration keeps 32 of them.
 #[test]
 fn every_first_session_survives() {
+    survive(CookieMode::Learn, &["session"]);
+}
+
+#[test]
+fn every_first_session_survives_with_a_cookie_of_our_own() {
+    survive(CookieMode::Insert, &[]);
+}
+
+/// 200 clients, 40 requests each, over 5 backends with sessions in memory. Interlock's configuration keeps 32 of them.
+fn survive(mode: CookieMode, names: &[&str]) {
     let backends: Vec<_> = (0..5).map(|i| Backend::start(&format!("b{i}"))).collect();
     let all: Vec<_> = backends.iter().collect();
-    let bench = Bench::new(vec![service("s", &all, learn)]);
+    let bench = Bench::new(vec![service("s", &all, |c| {
+        c.cookie = cookie(mode, names);
+    })]);
     let kept: usize = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4)
             .map(|_| {

@@ -179,6 +179,29 @@ fn the_port_for_requests_is_the_only_published_one_or_must_be_given() {
 }
 
 #[test]
+fn the_label_says_at_which_of_its_addresses_a_task_is_reached() {
+    let local = |network: &str, addr: &str| LocalAddress {
+        network: network.to_owned(),
+        addr: addr.parse().unwrap(),
+    };
+    let addr_of = |labels: &[(&str, &str)]| {
+        let mut view = service("a", "1", labels, &[port(80, 8080, false)]);
+        view.networks = vec!["n1".to_owned(), "back".to_owned()];
+        let mut cluster = cluster(vec![view], vec![task("a", 1, "here", Phase::Running, true)]);
+        let both = vec![local("docker_gwbridge", "203.0.113.1"), local("back", "203.0.113.129")];
+        cluster.addresses.insert("c-a-1".to_owned(), both);
+        let found = services(&cluster);
+        assert_eq!(found[0].errors, [], "{labels:?}");
+        found[0].backends[0].addr.unwrap().to_string()
+    };
+    assert_eq!(addr_of(&HASHED), "203.0.113.1:8080");
+    let with = |network| [&HASHED[..], &[("com.docker.lb.network", network)]].concat();
+    assert_eq!(addr_of(&with("back")), "203.0.113.129:8080");
+    // This host has no address of its own in an overlay.
+    assert_eq!(addr_of(&with("demo")), "203.0.113.1:8080");
+}
+
+#[test]
 fn mistakes_are_reported_where_they_are() {
     let mut on_container = service("a", "1", &[], &[]);
     on_container.container_labels = [("com.docker.lb.hosts".to_owned(), "a.com".to_owned())].into();
