@@ -119,12 +119,6 @@ impl Config {
         if settings.provider == Some(ProviderKind::File(PathBuf::new())) {
             invalid("provider", "the path is missing; write `file:services.toml`");
         }
-        if settings.provider == Some(ProviderKind::Docker) {
-            invalid(
-                "provider",
-                "plain Docker is not read by this version; write `swarm` or `file:PATH`",
-            );
-        }
         let http = settings.http.unwrap_or(Listen::At(values::HTTP)).addr();
         let admin = settings.admin.unwrap_or(Listen::At(values::ADMIN)).addr();
         if http.is_some_and(|http| http.port() != 0 && Some(http) == admin) {

@@ -29,9 +29,9 @@ use containers::{Container, Network};
 use engine::call;
 use pace::Pace;
 
-/// Pauses between attempts to reach Docker: the first, and the longest.
+/// Pauses between attempts to reach Docker: the first, and the longest. What its return has changed is to be known at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Follows the containers of one Docker engine, which must be on this host.
 #[derive(Debug)]

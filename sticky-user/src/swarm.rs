@@ -21,9 +21,9 @@ use crate::docker::engine;
 use crate::labels::{Instance, Memory};
 use crate::provider::{Found, Publisher};
 
-/// Pauses between attempts to reach Docker: the first, and the longest.
+/// Pauses between attempts to reach Docker: the first, and the longest. What its return has changed is to be known at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Follows a Swarm through the API of one of its managers.
 #[derive(Debug)]

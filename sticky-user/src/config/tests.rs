@@ -85,7 +85,6 @@ fn what_cannot_be_is_refused() {
     assert!(wrong("iface = \"a-name-that-is-too-long\"").starts_with("iface: "));
     assert!(wrong("vip = \"127.0.0.1\"").starts_with("vip: 127.0.0.1"));
     assert!(wrong("provider = \"file:\"").starts_with("provider: "));
-    assert!(wrong("provider = \"docker\"").starts_with("provider: plain Docker"));
     assert!(wrong("max-clients = 0").starts_with("max-clients: "));
     assert!(wrong("http = \":80\"\nadmin = \":80\"").starts_with("admin: "));
 }

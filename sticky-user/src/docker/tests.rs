@@ -1,4 +1,5 @@
 pub(crate) mod fake;
+mod lost;
 mod tls;
 
 use bollard::models::EventActor;

@@ -29,11 +29,16 @@ impl Publisher {
         Arc::clone(&self.sender.borrow())
     }
 
-    /// Hands over a whole snapshot, unless nothing in it or in the status is new. Returns whether it was.
+    /// Hands over a whole snapshot, unless nothing in it or in the status is new but the time. Returns whether it was.
     pub fn found(&self, snapshot: Snapshot, event_at: Instant, status: ProviderStatus) -> bool {
         let last = self.last();
         let same = *last.snapshot == snapshot;
         if same && same_state(&last.status, &status) {
+            // How old the snapshot is must be known when the source is lost, but nobody waits for it.
+            self.sender.send_if_modified(|last| {
+                *last = Arc::new(Found { status, ..Found::clone(last) });
+                false
+            });
             return false;
         }
         report_status(&last.status, &status);
@@ -75,5 +80,32 @@ fn report_status(last: &ProviderStatus, status: &ProviderStatus) {
             info!(provider = status.kind, "the cluster is read")
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn a_lost_source_was_last_read_when_it_was_last_looked_at() {
+        let read = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let status = |seconds| ProviderStatus {
+            kind: "swarm",
+            connected: true,
+            error: None,
+            last_update: read(seconds),
+        };
+        let first = Found::before_first_look("swarm", Snapshot::default(), read(0));
+        let (publisher, mut found) = Publisher::new(first);
+        assert!(publisher.found(Snapshot::default(), Instant::now(), status(1)));
+        found.borrow_and_update();
+        assert!(!publisher.found(Snapshot::default(), Instant::now(), status(2)));
+        assert!(!found.has_changed().unwrap(), "nothing to do for anybody");
+        assert_eq!(found.borrow().status.last_update, read(2));
+        publisher.lost("gone".to_owned());
+        assert_eq!(found.borrow_and_update().status.last_update, read(2));
     }
 }

@@ -21,14 +21,19 @@ pub(super) async fn first(
     saved: bool,
 ) -> Option<Arc<Found>> {
     let patience = if saved { PATIENCE } else { Duration::MAX };
-    let read = found.wait_for(|found| found.status.connected);
-    let read = tokio::time::timeout(patience, read)
-        .await
-        .map(|read| read.ok().map(|found| Arc::clone(&found)));
-    if let Ok(now) = read {
-        return if saved { now } else { settled(found).await };
+    // One that says why it cannot be read will not be waited for.
+    let answer =
+        found.wait_for(|found| found.status.connected || saved && found.status.error.is_some());
+    if let Ok(Err(_)) = tokio::time::timeout(patience, answer).await {
+        return None;
+    }
+    if !saved {
+        return settled(found).await;
     }
     let last = Arc::clone(&found.borrow());
+    if last.status.connected {
+        return Some(last);
+    }
     tracing::warn!(
         error = last.status.error.as_deref().unwrap_or("no answer yet"),
         saved = %humantime::format_rfc3339_seconds(last.status.last_update),
@@ -98,6 +103,11 @@ mod tests {
         let started = tokio::time::Instant::now();
         assert!(!first(&mut receiver, true).await.unwrap().status.connected);
         assert_eq!(started.elapsed(), PATIENCE);
+        let mut wrong = Found::clone(&found(false));
+        wrong.status.error = Some("gone".to_owned());
+        sender.send_replace(Arc::new(wrong));
+        assert!(first(&mut receiver, true).await.unwrap().status.error.is_some());
+        assert_eq!(started.elapsed(), PATIENCE, "an error is an answer");
         let wait = tokio::spawn(async move { first(&mut receiver, false).await });
         tokio::time::sleep(PATIENCE * 10).await;
         assert!(!wait.is_finished());

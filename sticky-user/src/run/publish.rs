@@ -48,15 +48,23 @@ pub(super) async fn follow(mut to: To) {
     }
 }
 
-/// Keeps what is in force for a start while the provider is away.
+/// Keeps what is in force for a start while the provider is away, and when it was read: that is told once more when the
+/// provider is lost.
 pub(super) async fn save(
     state: StateDir,
     mut in_force: watch::Receiver<Option<Arc<InForce>>>,
-    found: watch::Receiver<Arc<Found>>,
+    mut found: watch::Receiver<Arc<Found>>,
 ) {
-    while in_force.changed().await.is_ok() {
+    loop {
+        let changed = tokio::select! {
+            changed = in_force.changed() => changed,
+            changed = found.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
         let Some(now) = in_force.borrow_and_update().clone() else { continue };
-        let read_at = found.borrow().status.last_update;
+        let read_at = found.borrow_and_update().status.last_update;
         let state = state.clone();
         let saved = tokio::task::spawn_blocking(move || state.save(&now.snapshot, read_at));
         if saved.await.is_err() {

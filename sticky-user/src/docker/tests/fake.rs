@@ -25,6 +25,8 @@ pub(crate) enum Mood {
     Well,
     Error,
     HalfAReply,
+    /// Well, after some time.
+    Slow,
     Silent,
 }
 
@@ -235,6 +237,9 @@ async fn answer(
         state.calls.push(path.to_owned());
         (state.mood, state.answers.get(path).cloned(), state.events.subscribe())
     };
+    if mood == Mood::Slow {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+    }
     if mood == Mood::Silent {
         tokio::time::sleep(Duration::from_secs(3600)).await;
     }

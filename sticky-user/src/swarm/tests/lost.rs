@@ -64,7 +64,36 @@ async fn the_last_good_snapshot_stays_while_docker_is_away_or_wrong() {
     fake.listen();
     let back = Instant::now();
     until(&mut found, |found| found.status.connected && backends(found) == 5).await;
-    assert!(back.elapsed() < Duration::from_secs(4), "{:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(2), "{:?}", back.elapsed());
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_slow_api_is_followed_and_one_that_falls_silent_or_has_no_socket_is_lost() {
+    let mut fake = Fake::start();
+    fake.demo(2);
+    let (mut found, task) = follow(&fake);
+    until(&mut found, |found| backends(found) == 2).await;
+    let update = json!({"Type": "service", "Action": "update", "Actor": {"ID": "s0"}});
+    fake.mood(Mood::Slow);
+    fake.demo(3);
+    fake.event(&update);
+    let slow = until(&mut found, |found| backends(found) == 3).await;
+    assert!(slow.status.connected && slow.status.error.is_none(), "{slow:?}");
+    fake.mood(Mood::Silent);
+    fake.demo(4);
+    fake.event(&update);
+    let lost = until(&mut found, |found| !found.status.connected).await;
+    assert_eq!(backends(&lost), 3);
+    fake.mood(Mood::Well);
+    until(&mut found, |found| found.status.connected && backends(found) == 4).await;
+    std::fs::remove_file(fake.socket()).unwrap();
+    fake.event(&update);
+    let lost = until(&mut found, |found| !found.status.connected).await;
+    assert_eq!(backends(&lost), 4);
+    fake.demo(5);
+    fake.listen();
+    until(&mut found, |found| found.status.connected && backends(found) == 5).await;
     task.abort();
 }
 
@@ -154,12 +183,16 @@ async fn a_call_that_is_not_allowed_is_done_without_or_named() {
     let (mut found, task) = follow(&fake);
     until(&mut found, |found| found.status.connected && backends(found) == 2).await;
     task.abort();
-    fake.set("/tasks", json!(null));
-    let (mut found, task) = follow(&fake);
-    let lost = until(&mut found, |found| found.status.error.is_some()).await;
-    let error = lost.status.error.clone().unwrap();
-    assert!(error.contains("GET /tasks") && error.contains("not allowed"), "{error}");
-    task.abort();
+    for call in ["/version", "/events", "/services", "/tasks", "/nodes", "/networks"] {
+        let fake = Fake::start();
+        fake.demo(2);
+        fake.set(call, json!(null));
+        let (mut found, task) = follow(&fake);
+        let lost = until(&mut found, |found| found.status.error.is_some()).await;
+        let error = lost.status.error.clone().unwrap();
+        assert!(error.contains(&format!("GET {call}")) && error.contains("not allowed"), "{error}");
+        task.abort();
+    }
 }
 
 /// What an operator lets through who keeps the socket behind a proxy; the README has the same list.
@@ -207,19 +240,23 @@ async fn one_change_among_a_thousand_services_costs_its_own_tasks_only() {
     let (mut found, task) = follow(&fake);
     until(&mut found, |found| backends(found) == 10_000).await;
     let (_, all) = (fake.calls(), fake.bytes());
-    // It is quiet when nobody has asked for a second.
+    // It is quiet when nobody has asked for longer than reading all of it takes, also on a busy machine.
     loop {
-        sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(4)).await;
         if fake.calls().is_empty() {
             break;
         }
     }
     fake.bytes();
     fake.event(&json!({"Type": "service", "Action": "update", "Actor": {"ID": "s7"}}));
-    sleep(Duration::from_secs(1)).await;
-    let (calls, bytes) = (fake.calls(), fake.bytes());
+    let mut calls = Vec::new();
+    while calls.len() < 2 {
+        sleep(Duration::from_millis(500)).await;
+        calls.append(&mut fake.calls());
+    }
+    let bytes = fake.bytes();
     println!("{calls:?}: {bytes} bytes, where all is {all}");
-    assert!(!calls.is_empty() && calls.iter().all(|call| call == "/services" || call == "/tasks"));
+    assert!(calls.iter().all(|call| call == "/services" || call == "/tasks"));
     assert!(bytes / calls.len() < 5000 && all > 1_000_000, "{bytes} of {all}");
     task.abort();
 }
