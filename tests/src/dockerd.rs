@@ -1,16 +1,18 @@
 //! A private Docker daemon inside a network namespace.
 //!
 //! Its bridges and rules are made in the namespace. The daemon, containerd and all containers live in one PID namespace and one
-//! mount namespace: when its first process is killed, the kernel ends every program and every mount of it.
+//! mount namespace: when its first process is killed, the kernel ends every program and every mount of it. As where it is
+//! installed, containerd is a program of its own: the containers outlive a daemon that is killed.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::command::output;
+use crate::command::{output, run};
 use crate::http;
 use crate::names::{TempDir, remove_cgroups, unique};
 use crate::netns::Netns;
@@ -25,26 +27,43 @@ pub struct Dockerd {
     dir: TempDir,
 }
 
-/// Run as process 1 of the namespaces; `$1` is the daemon's directory and `$2` its control group. The daemon must neither
-/// read nor write the host's /etc/docker, /run/docker and /run/containerd. It looks for a newer image in a registry before it starts
-/// a task: a name server that refuses makes that short. The shell waits, and so reaps orphans.
+/// Run as process 1 of the namespaces, with the daemon's directory, its control group and its further options. The daemon must
+/// neither read nor write the host's /etc/docker, /run/docker and /run/containerd. It looks for a newer image in a registry
+/// before it starts a task: a name server that refuses makes that short. The shell waits, and so reaps orphans. While there is a
+/// file `away` a daemon that has ended is missed and not mourned: it starts again when the file is gone.
 const SCRIPT: &str = r#"
 set -e
+dir=$1 cgroup=$2
+shift 2
 mount --make-rprivate /
-mkdir "$1/etc" "$1/work"
-mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/work" /etc 2>/dev/null ||
+mkdir "$dir/etc" "$dir/work"
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$dir/etc,workdir=$dir/work" /etc 2>/dev/null ||
     { mkdir -p /etc/docker && mount -t tmpfs tmpfs /etc/docker; }
 rm -rf /etc/docker/*
-echo "nameserver 127.0.0.1" > "$1/resolv.conf"
-mount --bind "$1/resolv.conf" /etc/resolv.conf
+echo "nameserver 127.0.0.1" > "$dir/resolv.conf"
+mount --bind "$dir/resolv.conf" /etc/resolv.conf
 mount -t tmpfs tmpfs /run
-dockerd --data-root "$1/data" --exec-root "$1/exec" --pidfile "$1/pid" --host "unix://$1/docker.sock" \
-    --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$2"
+printf 'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n' > "$dir/containerd.toml"
+containerd --config "$dir/containerd.toml" --log-level error --root "$dir/containerd" \
+    --state /run/containerd --address "$dir/containerd.sock" &
+while :; do
+    status=0
+    dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" --host "unix://$dir/docker.sock" \
+        --containerd "$dir/containerd.sock" --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$cgroup" "$@" ||
+        status=$?
+    [ -e "$dir/away" ] || exit "$status"
+    while [ -e "$dir/away" ]; do sleep 0.05; done
+done
 "#;
 
 impl Dockerd {
     /// Starts a daemon in `netns` and waits until it answers.
     pub fn start(netns: &Netns) -> anyhow::Result<Self> {
+        Self::start_with(netns, &[])
+    }
+
+    /// The same with further options of `dockerd`.
+    pub fn start_with(netns: &Netns, options: &[&str]) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let cgroup = unique();
         let mut command = netns.command("unshare");
@@ -59,7 +78,7 @@ impl Dockerd {
             SCRIPT,
             "dockerd",
         ]);
-        command.arg(dir.path()).arg(&cgroup);
+        command.arg(dir.path()).arg(&cgroup).args(options);
         let process = Process::spawn("dockerd", &command)?;
         let mut daemon = Self { process, cgroup, dir };
         wait::until("dockerd to answer", Duration::from_secs(60), || {
@@ -106,6 +125,34 @@ impl Dockerd {
         answer.json()
     }
 
+    /// `kill -9`, of the daemon alone. It stays away until [`Dockerd::come_back`].
+    pub fn kill(&self) -> anyhow::Result<()> {
+        fs::write(self.away(), "")?;
+        // The id is that of the namespace whose first process our own program has started.
+        let id = fs::read_to_string(self.dir.join("pid")).context("dockerd's process id")?;
+        let namespace = format!("--pid=/proc/{}/ns/pid_for_children", self.process.id());
+        run("nsenter", &[&namespace, "kill", "-KILL", id.trim()]).map(drop)
+    }
+
+    /// Starts a daemon that was killed, and returns at once.
+    pub fn come_back(&self) -> anyhow::Result<()> {
+        fs::remove_file(self.away()).context("dockerd is not away")
+    }
+
+    fn away(&self) -> PathBuf {
+        self.dir.join("away")
+    }
+
+    /// Whether a container has processes, as the kernel knows it and whatever the daemon does.
+    pub fn lives(&self, container: &str) -> bool {
+        // A hierarchy for each controller (version 1), or one for all.
+        ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].iter().any(|hierarchy| {
+            let group = Path::new(hierarchy).join(&self.cgroup).join(container);
+            fs::read_to_string(group.join("cgroup.procs"))
+                .is_ok_and(|processes| !processes.is_empty())
+        })
+    }
+
     /// The last lines of its log.
     pub fn tail(&self, count: usize) -> String {
         self.process.tail(count)
@@ -118,7 +165,7 @@ impl Drop for Dockerd {
         // The containers are dying now, and a control group goes only after its last process.
         for _ in 0..100 {
             remove_cgroups(&self.cgroup);
-            if !std::path::Path::new("/sys/fs/cgroup/pids").join(&self.cgroup).exists() {
+            if !Path::new("/sys/fs/cgroup/pids").join(&self.cgroup).exists() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(20));

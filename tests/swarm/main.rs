@@ -2,6 +2,7 @@
 
 mod apcera;
 mod bystanders;
+mod docker_lost;
 mod draining;
 mod endings;
 mod fixture;
