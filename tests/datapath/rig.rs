@@ -178,6 +178,8 @@ impl Drop for Rig {
 /// The XDP program over a rig's maps, to be run on frames without an interface.
 pub struct Runner {
     ebpf: Ebpf,
+    /// Its name.
+    xdp: &'static str,
 }
 
 /// What the program did to a frame.
@@ -192,8 +194,13 @@ pub struct Ran {
 }
 
 impl Runner {
-    /// Loads the program beside the attached one.
+    /// Loads the program for native mode beside the attached one.
     pub fn new(rig: &Rig) -> anyhow::Result<Self> {
+        Self::of(rig, "sticky_xdp")
+    }
+
+    /// The one of this name.
+    pub fn of(rig: &Rig, program: &'static str) -> anyhow::Result<Self> {
         let maps = rig.pin_dir.join(format!("v{ABI_VERSION}")).join("maps");
         let mut loader = EbpfLoader::new();
         loader.override_global("TABLE_SIZE", &TABLE_SIZE, true).override_global(
@@ -209,12 +216,12 @@ impl Runner {
             loader.map_pin_path(name, pin.path());
         }
         let mut ebpf = loader.load(OBJECT)?;
-        let xdp: &mut Xdp = ebpf.program_mut("sticky_xdp").context("sticky_xdp")?.try_into()?;
+        let xdp: &mut Xdp = ebpf.program_mut(program).context(program)?.try_into()?;
         xdp.load()?;
-        Ok(Self { ebpf })
+        Ok(Self { ebpf, xdp: program })
     }
 
-    /// One of the programs; only `sticky_xdp` is loaded.
+    /// One of the programs; only that for XDP is loaded.
     pub fn program(&mut self, name: &str) -> &mut Program {
         self.ebpf.program_mut(name).expect("the object is built with this program")
     }
@@ -226,7 +233,7 @@ impl Runner {
 
     /// Runs it once on a frame that came in by an interface of this namespace, which then goes on as the program says.
     pub fn run_live(&self, frame: &[u8], ifindex: u32) -> anyhow::Result<()> {
-        let xdp: &Xdp = self.ebpf.program("sticky_xdp").context("sticky_xdp")?.try_into()?;
+        let xdp: &Xdp = self.ebpf.program(self.xdp).context(self.xdp)?.try_into()?;
         let context: Vec<u8> = [0, frame.len() as u32, 0, ifindex, 0, 0]
             .iter()
             .flat_map(|w| w.to_ne_bytes())
@@ -242,7 +249,7 @@ impl Runner {
 
     /// Runs it once.
     pub fn run(&self, frame: &[u8]) -> anyhow::Result<Ran> {
-        let xdp: &Xdp = self.ebpf.program("sticky_xdp").context("sticky_xdp")?.try_into()?;
+        let xdp: &Xdp = self.ebpf.program(self.xdp).context(self.xdp)?.try_into()?;
         let mut out = vec![0; frame.len() + 64];
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let mut context = Vec::new();

@@ -22,9 +22,8 @@ mod rules;
 mod state;
 mod world;
 
-#[test]
-fn packets() {
-    case::try_all(&[
+fn packets(program: &'static str) {
+    let all = [
         plain::cases(),
         headers::cases(),
         fragments::cases(),
@@ -32,5 +31,16 @@ fn packets() {
         errors::of_our_own(),
         state::cases(),
         rules::cases(),
-    ]);
+    ];
+    case::try_all(program, &all);
+}
+
+#[test]
+fn packets_in_native_mode() {
+    packets("sticky_xdp");
+}
+
+#[test]
+fn packets_in_generic_mode() {
+    packets("sticky_xdp_generic");
 }

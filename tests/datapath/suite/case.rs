@@ -305,12 +305,12 @@ fn compare(got: &[(Place, Vec<u8>)], want: &[(Place, Vec<u8>)]) -> String {
     format!("got  {}\nwant {}", lines(got), lines(want))
 }
 
-/// Tries all cases and reports all failures.
-pub fn try_all(topics: &[Vec<Case>]) {
+/// Tries all cases with an XDP program and reports all failures.
+pub fn try_all(program: &'static str, topics: &[Vec<Case>]) {
     let cases: Vec<&Case> = topics.iter().flatten().collect();
     let names: HashSet<&str> = cases.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names.len(), cases.len(), "two cases of one name");
-    World::enter(|world| {
+    World::enter(program, |world| {
         let mut failed = Vec::new();
         for case in &cases {
             if let Err(why) = case.run(world) {

@@ -160,7 +160,7 @@ fn try_steps(world: &mut World, steps: &[Step]) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_program_decides_as_its_model() {
-    World::enter(|world| {
+    World::enter("sticky_xdp", |world| {
         let world = RefCell::new(world);
         explore(40, &prop::collection::vec(step(), 1..60), |steps| {
             try_steps(&mut world.borrow_mut(), &steps)

@@ -79,7 +79,7 @@ fn nothing_is_taken_that_is_not_for_a_frontend() {
             }
             frame
         });
-    World::enter(|world| {
+    World::enter("sticky_xdp", |world| {
         world.reset(&Maps::default());
         let world = RefCell::new(world);
         explore(2000, &frames, |frame| try_frame(&mut world.borrow_mut(), &frame));

@@ -59,8 +59,8 @@ pub struct World {
 }
 
 impl World {
-    /// Builds it and works in the node's namespace.
-    pub fn enter(work: impl FnOnce(&mut Self) + Send) {
+    /// Builds it for the XDP program of this name and works in the node's namespace.
+    pub fn enter(program: &'static str, work: impl FnOnce(&mut Self) + Send) {
         let node = Netns::new("node").unwrap();
         let handle = Netns::new("client").unwrap();
         let backends = Netns::new("backends").unwrap();
@@ -73,7 +73,7 @@ impl World {
                 let mut cpus = CpuSet::new();
                 cpus.set(sched_getcpu().unwrap()).unwrap();
                 sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
-                work(&mut Self::new(node, handle, backends));
+                work(&mut Self::new(program, node, handle, backends));
             });
             if let Err(panic) = worker.join() {
                 std::panic::resume_unwind(panic);
@@ -81,7 +81,7 @@ impl World {
         });
     }
 
-    fn new(node: Netns, client: Netns, backends: Netns) -> Self {
+    fn new(program: &'static str, node: Netns, client: Netns, backends: Netns) -> Self {
         let mac = |m: [u8; 6]| m.map(|b| format!("{b:02x}")).join(":");
         for (netns, dev, ours, peer, theirs, mtu) in [
             (&client, "eth0", HOST_MAC, "eth0", CLIENT_MAC, WIDE_MTU),
@@ -130,7 +130,7 @@ impl World {
         let tap = |dev: &str, proto: u16| open(dev, Some(proto));
         let taps = [("eth0", 0x0800), ("eth0", 0x86dd), ("eth2", 0x0800), ("eth2", 0x86dd)];
         let mut world = Self {
-            runner: Runner::new(&rig).unwrap(),
+            runner: Runner::of(&rig, program).unwrap(),
             rig,
             loaded: Maps::default().with(|m| m.slots = Arc::new([])),
             client: client.enter(|| open("eth0", None)).unwrap(),
@@ -220,7 +220,7 @@ impl World {
         self.backends[0].0.send_to(frame, None).unwrap().unwrap();
     }
 
-    /// Through `sticky_xdp` alone.
+    /// Through the program at XDP alone.
     pub fn choose(&self, frame: &[u8]) -> crate::rig::Ran {
         self.runner.run(frame).unwrap()
     }
