@@ -4,6 +4,7 @@
 //! before. What counts is the ratio within one run.
 
 mod l4;
+mod l7;
 mod machine;
 mod report;
 #[path = "../datapath/rig.rs"]
@@ -37,11 +38,14 @@ enum What {
         #[arg(long, value_name = "PATH")]
         programs: PathBuf,
     },
+    /// What a request costs the proxy, beside nginx and HAProxy
+    L7,
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match &args.what {
         What::L4 { programs } => l4::run(programs, args.quick)?,
+        What::L7 => l7::run(args.quick)?,
     };
     report.publish(&args.out, args.quick)
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-pub use self::samples::Samples;
+pub use self::samples::{Samples, quantile};
 use crate::machine::Machine;
 
 /// What one benchmark found.

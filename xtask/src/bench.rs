@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::apt::Install;
 use crate::toolchain::TARGET;
 use crate::workspace::{cargo, root, target};
-use crate::{host, progress, setup};
+use crate::{build, host, progress, setup};
 
 /// What `bench` is told.
 #[derive(Args)]
@@ -27,6 +27,8 @@ pub(crate) struct BenchArgs {
 enum What {
     /// What a packet costs at XDP
     L4,
+    /// What a request costs the proxy, beside nginx and HAProxy
+    L7,
 }
 
 impl BenchArgs {
@@ -42,6 +44,7 @@ pub(crate) fn run(args: &BenchArgs, mode: Install) -> Result<()> {
     for what in what {
         let mut bench = match what {
             What::L4 => l4(mode)?,
+            What::L7 => l7(args.quick, mode)?,
         };
         if args.quick {
             bench.arg("--quick");
@@ -62,22 +65,25 @@ fn l4(mode: Install) -> Result<Command> {
         .current_dir(root());
     progress::run("building the programs that measure", &mut programs)?;
     // What takes time is in the kernel, so the profile of the tests does.
-    let mut bench = Command::new(program(Profile::Dev)?);
+    let mut bench = Command::new(program(false)?);
     bench.arg("l4").arg("--programs").arg(dir.join(TARGET).join("release/sticky-bench-ebpf"));
     Ok(bench)
 }
 
-#[derive(Clone, Copy)]
-enum Profile {
-    Dev,
+fn l7(quick: bool, mode: Install) -> Result<Command> {
+    let sticky = build::sticky(mode)?;
+    host::peers(mode);
+    let mut bench = Command::new(program(!quick)?);
+    bench.arg("l7").env("STICKY_BIN", sticky);
+    Ok(bench)
 }
 
 /// Builds what measures, and names it.
-fn program(profile: Profile) -> Result<PathBuf> {
+fn program(release: bool) -> Result<PathBuf> {
     let mut build = cargo(["build", "--package", "sticky-tests", "--bin", "sticky-bench"]);
-    let dir = match profile {
-        Profile::Dev => "debug",
-    };
+    if release {
+        build.arg("--release");
+    }
     progress::run("building the benchmark", &mut build)?;
-    Ok(target(dir).join("sticky-bench"))
+    Ok(target(if release { "release" } else { "debug" }).join("sticky-bench"))
 }

@@ -25,6 +25,9 @@ const TESTS: [Tool; 1] = [("curl", &["curl"])];
 /// Shows the tests what rules there are.
 const RULES: [Tool; 1] = [("nft", &["nftables"])];
 
+/// Proxies that ours is compared with.
+const PEERS: [Tool; 2] = [("nginx", &["nginx-light"]), ("haproxy", &["haproxy"])];
+
 /// What libFuzzer is compiled with.
 const FUZZING: [Tool; 1] = [("c++", &["g++"])];
 
@@ -53,6 +56,15 @@ pub(crate) fn for_tests(mode: Install) -> Result<()> {
 /// What `cargo xtask fuzz` needs.
 pub(crate) fn for_fuzzing(mode: Install) -> Result<()> {
     ensure(&FUZZING, "fuzzing", mode)
+}
+
+/// What `cargo xtask bench l7` compares with, as far as it can be had; no system daemon of theirs is started.
+pub(crate) fn peers(mode: Install) {
+    for peer in &PEERS {
+        if let Err(error) = ensure(std::slice::from_ref(peer), "the comparison", mode) {
+            say(&format!("measuring without {}: {error:#}", peer.0));
+        }
+    }
 }
 
 fn ensure(tools: &[Tool], why: &str, mode: Install) -> Result<()> {

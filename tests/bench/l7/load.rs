@@ -1,0 +1,102 @@
+//! Load: as much as there is room for, or so much a second.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::client::{Client, Wish};
+
+/// How often requests of a fixed rate are sent; those that are due together are sent together.
+const TICK: Duration = Duration::from_micros(100);
+/// Clients that connect at the same time.
+const OPENING: usize = 64;
+
+/// Opens `count` clients.
+pub async fn open(to: SocketAddr, wish: Wish, count: usize) -> anyhow::Result<Vec<Client>> {
+    let mut clients = Vec::with_capacity(count);
+    while clients.len() < count {
+        let mut opening = JoinSet::new();
+        for _ in 0..OPENING.min(count - clients.len()) {
+            opening.spawn_local(Client::open(to, wish));
+        }
+        while let Some(client) = opening.join_next().await {
+            clients.push(client??);
+        }
+    }
+    Ok(clients)
+}
+
+/// Each client asks again as soon as it has its answer, until `requests` are done; returns how long that took.
+pub async fn closed(
+    clients: Vec<Client>,
+    requests: usize,
+) -> anyhow::Result<(Duration, Vec<Client>)> {
+    let left = Rc::new(Cell::new(requests));
+    let began = Instant::now();
+    let mut asking = JoinSet::new();
+    for mut client in clients {
+        let left = left.clone();
+        asking.spawn_local(async move {
+            while left.get() > 0 {
+                left.set(left.get() - 1);
+                client.ask().await?;
+            }
+            anyhow::Ok(client)
+        });
+    }
+    let mut clients = Vec::with_capacity(asking.len());
+    while let Some(client) = asking.join_next().await {
+        clients.push(client??);
+    }
+    Ok((began.elapsed(), clients))
+}
+
+/// `rate` requests a second for `time`, whatever the answers do: each one's latency in µs, from when it was due. So
+/// nothing that was slow is left out because somebody waited for it.
+pub async fn paced(clients: Vec<Client>, rate: f64, time: Duration) -> anyhow::Result<Vec<f64>> {
+    let mut asking = JoinSet::new();
+    let mut queues = Vec::with_capacity(clients.len());
+    for mut client in clients {
+        let (queue, mut due) = mpsc::unbounded_channel::<Instant>();
+        queues.push(queue);
+        asking.spawn_local(async move {
+            let mut times = Vec::new();
+            while let Some(due) = due.recv().await {
+                client.ask().await?;
+                times.push(due.elapsed().as_secs_f64() * 1e6);
+            }
+            anyhow::Ok(times)
+        });
+    }
+    let pacer = std::thread::spawn(move || pace(&queues, rate, time));
+    let mut times = Vec::new();
+    while let Some(more) = asking.join_next().await {
+        times.extend(more??);
+    }
+    pacer.join().map_err(|_| anyhow::anyhow!("the pacer panicked"))?;
+    Ok(times)
+}
+
+/// The runtime's own clock has milliseconds, a thread's has less than a tenth of one.
+fn pace(queues: &[mpsc::UnboundedSender<Instant>], rate: f64, time: Duration) {
+    let began = Instant::now();
+    let mut next = queues.iter().cycle();
+    let mut sent = 0_u32;
+    loop {
+        let due = Duration::from_secs_f64(f64::from(sent) / rate);
+        if due >= time {
+            return;
+        }
+        if due > began.elapsed() {
+            std::thread::sleep(TICK);
+            continue;
+        }
+        // A client that failed is found when it is joined.
+        let _ = next.next().map(|queue| queue.send(began + due));
+        sent += 1;
+    }
+}
