@@ -1,6 +1,6 @@
 //! The log: to stderr, as text or JSON, as much of it as `STICKY_LOG` or `RUST_LOG` say.
 
-mod access;
+pub mod access;
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -9,7 +9,6 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
-use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
@@ -23,9 +22,7 @@ pub use access::Guard;
 /// The filter is not one, or there is a log already.
 pub fn start(format: LogFormat) -> anyhow::Result<Guard> {
     let filter = filter(env::var("STICKY_LOG").or_else(|_| env::var("RUST_LOG")).ok().as_deref())?;
-    let (access, guard) = access::start();
-    let writer = access.with_filter(|event| event.target() == access::TARGET).or_else(io::stderr);
-    let builder = fmt().with_env_filter(filter).with_writer(writer);
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Json => {
             builder.json().flatten_event(true).with_current_span(false).finish().try_init()
@@ -33,7 +30,7 @@ pub fn start(format: LogFormat) -> anyhow::Result<Guard> {
         LogFormat::Text => builder.with_ansi(colours()).with_target(false).finish().try_init(),
     }
     .context("a log was started before")?;
-    Ok(guard)
+    Ok(access::start(format))
 }
 
 /// Whether the log goes to a person who wants colours (no-color.org).

@@ -14,6 +14,7 @@ use super::connection::Phase;
 use super::reason::Reason;
 use super::service::{Backend, Service};
 use super::upstream::Lease;
+use crate::telemetry::access::{self, Entry};
 
 /// In the log and the metrics, as in nginx's: the client went away before there was an answer.
 const CLIENT_LEFT: u16 = 499;
@@ -125,29 +126,27 @@ impl Exchange {
     }
 
     fn log(&self, took: Duration) {
-        if !tracing::enabled!(target: "access", tracing::Level::INFO) {
+        if !access::enabled() {
             return;
         }
         let choice = self.choice();
         let backend: Option<&Backend> = choice.map(Choice::backend);
-        let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
-        tracing::info!(
-            target: "access",
-            client = %self.client,
-            method = self.method.as_str(),
-            host,
-            path = self.path(),
-            status = self.code(),
-            bytes = self.bytes,
-            ms = millis(took),
-            upstream_ms = self.upstream.as_ref().and_then(|upstream| upstream.took).map(millis),
-            service = self.service.as_ref().map(|service| service.name.as_str()),
-            backend = backend.map(|backend| backend.name.as_str()),
-            upstream = backend.map(|backend| tracing::field::display(backend.addr)),
-            affinity = choice.map(|choice| choice.reason.as_str()),
-            request_id = self.id.to_str().unwrap_or_default(),
-            complete = self.complete,
-        );
+        access::write(&Entry {
+            client: self.client,
+            method: self.method.as_str(),
+            host: self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            path: self.path(),
+            status: self.code(),
+            bytes: self.bytes,
+            ms: millis(took),
+            upstream_ms: self.upstream.as_ref().and_then(|upstream| upstream.took).map(millis),
+            service: self.service.as_ref().map(|service| service.name.as_str()),
+            backend: backend.map(|backend| backend.name.as_str()),
+            upstream: backend.map(|backend| backend.addr),
+            affinity: choice.map(|choice| choice.reason.as_str()),
+            request_id: self.id.to_str().unwrap_or_default(),
+            complete: self.complete,
+        });
     }
 }
 
