@@ -23,6 +23,7 @@ mod preface;
 mod random;
 mod rate;
 mod reason;
+mod recall;
 mod request;
 mod respond;
 mod routes;

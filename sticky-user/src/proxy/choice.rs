@@ -1,6 +1,7 @@
 //! The backend of a request: cookie, then hash, then the client table, then load (contract, section 5).
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
@@ -10,6 +11,7 @@ use sticky_common::maglev;
 use super::cookies;
 use super::random::Random;
 use super::reason::Reason;
+use super::recall::Recall;
 use super::routes::Route;
 use super::seal::{self, Bad, Pin};
 use super::service::{Backend, Service};
@@ -22,7 +24,7 @@ use crate::model::{CookieAffinity, CookieMode, State};
 #[derive(Default)]
 pub(super) struct Presented {
     /// Of a cookie.
-    pub pin: Option<Pin>,
+    pub pin: Option<Rc<Pin>>,
     bad: Option<Bad>,
     /// Some cookie is ours, whatever it says.
     sealed: bool,
@@ -31,13 +33,19 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    pub(super) fn read(headers: &HeaderMap, route: &Route, keys: &Keys, now: u64) -> Self {
+    pub(super) fn read(
+        headers: &HeaderMap,
+        route: &Route,
+        keys: &Arc<Keys>,
+        recall: &Recall,
+        now: u64,
+    ) -> Self {
         let tag = route.services.iter().find_map(|service| {
             let tag = Tag::read(headers, service.header.as_ref()?, keys)?;
             let is_here = |other: &&Arc<Service>| other.hash == tag.pin.service;
             route.services.iter().any(|other| is_here(&other)).then_some(tag)
         });
-        Self { tag, ..Self::cookie(headers, route, keys, now) }
+        Self { tag, ..Self::cookie(headers, route, keys, recall, now) }
     }
 
     /// Takes our cookies off a request: they are between the client and us.
@@ -50,12 +58,18 @@ impl Presented {
     }
 
     /// The first cookie of ours that opens for a service of this route, if it counts.
-    fn cookie(headers: &HeaderMap, route: &Route, keys: &Keys, now: u64) -> Self {
+    fn cookie(
+        headers: &HeaderMap,
+        route: &Route,
+        keys: &Arc<Keys>,
+        recall: &Recall,
+        now: u64,
+    ) -> Self {
         let mut found = Self::default();
         for (name, value) in cookies::pairs(headers) {
             let Some(own) = named(route, name) else { continue };
             found.sealed |= seal::is_ours(keys, value);
-            let bad = match seal::open(keys, &own.own_name, value, now) {
+            let bad = match recall.open(keys, &own.own_name, value, now) {
                 Ok(pin) => {
                     let own = |service: &&Arc<Service>| service.hash == pin.service;
                     let service = route.services.iter().find(own);
@@ -81,7 +95,7 @@ impl Presented {
 
     /// The cookie comes before the header.
     fn known(&self) -> Option<&Pin> {
-        self.pin.as_ref().or(self.tag.as_ref().map(|tag| &tag.pin))
+        self.pin.as_deref().or(self.tag.as_ref().map(|tag| &tag.pin))
     }
 
     /// Reason of a new choice.

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::headers::X_REQUEST_ID;
+use super::recall::Recall;
 
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,6 +28,7 @@ pub(super) struct Peer {
     local: SocketAddr,
     ip: HeaderValue,
     last: RefCell<Option<PerHost>>,
+    pub recall: Recall,
 }
 
 /// Made again only when the `Host` of a connection changes.
@@ -47,6 +49,7 @@ impl Peer {
             local,
             ip: text(&addr.to_string()),
             last: RefCell::new(None),
+            recall: Recall::default(),
         }
     }
 

@@ -38,7 +38,8 @@ pub(super) async fn answer(
     let mut request = request;
     let protocol = headers::upgrade(request.headers());
     let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
-    Ok(match forward(&worker, &peer, request, &mut exchange).await {
+    // hyper keeps room for this future with each connection, idle ones too; the rest of it is there for the request only.
+    Ok(match Box::pin(forward(&worker, &peer, request, &mut exchange)).await {
         Ok(response) => relay(&worker, response, upgrade, exchange),
         Err(refusal) => refusal.response(exchange),
     })
@@ -109,7 +110,7 @@ async fn forward(
     }
     let now = if route.reads { unix_time() } else { 0 };
     let presented = if route.reads {
-        Presented::read(known, &route, &shared.keys.load(), now)
+        Presented::read(known, &route, &shared.keys.load(), &peer.recall, now)
     } else {
         Presented::default()
     };

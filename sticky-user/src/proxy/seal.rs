@@ -80,9 +80,13 @@ pub fn open(keys: &Keys, name: &str, value: &[u8], now: u64) -> Result<Pin, Bad>
     let key = keys.opening(KeyId(*id));
     let text = key.unwrap_or(keys.sealing()).open(name.as_bytes(), sealed);
     let pin = key.and(text).and_then(|text| decode(&text)).ok_or(Bad::Invalid)?;
-    match pin.attributes.lifetime.until() {
-        Some(until) if until <= now => Err(Bad::Expired),
-        _ => Ok(pin),
+    if pin.is_over(now) { Err(Bad::Expired) } else { Ok(pin) }
+}
+
+impl Pin {
+    /// Whether its lifetime has passed; `now` in seconds since 1970.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        self.attributes.lifetime.until().is_some_and(|until| until <= now)
     }
 }
 

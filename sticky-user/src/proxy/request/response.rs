@@ -58,7 +58,7 @@ fn set_cookies(asked: &Asked<'_>, outgoing: &Outgoing, choice: &Choice, response
     let situation = Situation {
         affinity,
         root: &choice.service.root,
-        pin: asked.presented.pin.as_ref(),
+        pin: asked.presented.pin.as_deref(),
         stayed: choice.reason == Reason::Pinned,
         present: outgoing.present,
         https: asked.https,
