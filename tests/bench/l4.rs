@@ -26,6 +26,8 @@ const TX: u32 = 3;
 const V4_SOURCE: u32 = 14 + 12;
 const V6_SOURCE: u32 = 14 + 8 + 12;
 const PORT: u16 = 80;
+/// Bytes of Ethernet's shortest frame with its checksum, and what the program that measures wants to see.
+const SHORTEST: usize = 66;
 const MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
 /// One way through a program.
@@ -41,6 +43,7 @@ struct Case {
 enum Target {
     Sticky,
     Tx,
+    Ipip,
     Pass,
 }
 
@@ -59,7 +62,8 @@ pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
     let mut runner = Runner::new(&rig)?;
     let mut wrapper = Wrapper::load(programs)?;
     let sticky = fd(&mut runner)?;
-    let (tx, pass) = (wrapper.base("base_tx")?, wrapper.base("base_pass")?);
+    let (tx, ipip) = (wrapper.base("base_tx")?, wrapper.base("base_ipip")?);
+    let pass = wrapper.base("base_pass")?;
     let all = cases(vip6);
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); all.len()];
     for round in 0..=rounds {
@@ -67,6 +71,7 @@ pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
             let target = match case.target {
                 Target::Sticky => &sticky,
                 Target::Tx => &tx,
+                Target::Ipip => &ipip,
                 Target::Pass => &pass,
             };
             let time = wrapper
@@ -149,16 +154,17 @@ fn cases(vip6: Ipv6Addr) -> Vec<Case> {
         v6().tcp(40_000, PORT, 1000, 64_240).ack(7777).write(&mut ack6, &payload),
     ];
     assert!(written.iter().all(Result::is_ok), "a vector takes any write");
-    let case = |name, frame: &Vec<u8>, vary, verdict, target| Case {
-        name,
-        frame: frame.clone(),
-        vary,
-        verdict,
-        target,
+    let case = |name, frame: &Vec<u8>, vary, verdict, target| {
+        let mut frame = frame.clone();
+        // Shorter ones are filled up on the link.
+        frame.resize(frame.len().max(SHORTEST), 0);
+        Case { name, frame, vary, verdict, target }
     };
-    let one = [0, 0];
+    let one = [V4_SOURCE, 0];
+    let one6 = [V6_SOURCE, 0];
     vec![
         case("immediate XDP_TX (the floor)", &ack, one, TX, Target::Tx),
+        case("bare IPIP push", &ack, one, TX, Target::Ipip),
         case("immediate XDP_PASS", &ack, one, PASS, Target::Pass),
         case("not ours", &other, one, PASS, Target::Sticky),
         case("TCP, 1 client", &ack, one, PASS, Target::Sticky),
@@ -167,7 +173,7 @@ fn cases(vip6: Ipv6Addr) -> Vec<Case> {
         case("TCP SYN, 1 client", &syn, one, PASS, Target::Sticky),
         case("TCP SYN, 64 Ki clients", &syn, [V4_SOURCE, 0xffff], PASS, Target::Sticky),
         case("UDP, 1 client", &udp, one, PASS, Target::Sticky),
-        case("TCP over IPv6, 1 client", &ack6, one, PASS, Target::Sticky),
+        case("TCP over IPv6, 1 client", &ack6, one6, PASS, Target::Sticky),
         case("TCP over IPv6, 64 Ki addresses", &ack6, [V6_SOURCE, 0xffff], PASS, Target::Sticky),
     ]
 }

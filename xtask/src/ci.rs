@@ -63,7 +63,7 @@ fn clippy_ebpf(_: Install) -> Result<()> {
     let mut cmd = cargo(["clippy", "--release", "--package", "sticky-ebpf", "--all-features"]);
     cmd.args(["--", "-D", "warnings"])
         .env("CARGO_TARGET_DIR", target("ebpf-clippy"))
-        .env("RUSTC_BOOTSTRAP", "aya_ebpf")
+        .env("RUSTC_BOOTSTRAP", crate::toolchain::ASSEMBLY)
         .env("RUSTFLAGS", "-Cpanic=abort --cfg=bpf_target_arch=\"x86_64\"");
     progress::run("cargo clippy of sticky-ebpf", &mut cmd)
 }

@@ -127,9 +127,9 @@ impl Toolchain {
             // optimiser, and the programs no longer fit.
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
             .env("CARGO_PROFILE_RELEASE_LTO", "false")
-            // aya-ebpf needs one unstable feature, inline assembly for BPF, and cargo another to
-            // build `core`.
-            .env("RUSTC_BOOTSTRAP", if self.build_std { "1" } else { "aya_ebpf" });
+            // aya-ebpf and our programs need one unstable feature, inline assembly for BPF, and cargo
+            // another to build `core`.
+            .env("RUSTC_BOOTSTRAP", if self.build_std { "1" } else { ASSEMBLY });
         cmd
     }
 
@@ -146,6 +146,9 @@ impl Toolchain {
         args
     }
 }
+
+/// The crates that contain assembly for BPF.
+pub(crate) const ASSEMBLY: &str = "aya_ebpf,sticky_ebpf,sticky_bench_ebpf";
 
 /// The file that tells build scripts what `cargo xtask setup` found.
 pub(crate) fn record_path(root: &Path) -> PathBuf {

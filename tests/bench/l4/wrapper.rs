@@ -18,14 +18,14 @@ impl Wrapper {
     pub fn load(object: &Path) -> anyhow::Result<Self> {
         let mut ebpf =
             Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
-        for name in ["bench", "base_tx", "base_pass"] {
+        for name in ["bench", "base_tx", "base_ipip", "base_pass"] {
             let xdp: &mut Xdp = ebpf.program_mut(name).context(name)?.try_into()?;
             xdp.load()?;
         }
         Ok(Self { ebpf })
     }
 
-    /// A floor: `base_tx` or `base_pass`.
+    /// A floor: `base_tx`, `base_ipip` or `base_pass`.
     pub fn base(&self, name: &str) -> anyhow::Result<ProgramFd> {
         let xdp: &Xdp = self.ebpf.program(name).context("no such floor")?.try_into()?;
         Ok(xdp.fd()?.try_clone()?)
@@ -43,9 +43,9 @@ impl Wrapper {
     ) -> anyhow::Result<f64> {
         let mut targets = ProgramArray::try_from(self.ebpf.map_mut("TARGET").context("TARGET")?)?;
         targets.set(0, target, 0).context("cannot be called by the program that measures")?;
-        let mut varied: Array<_, [u32; 2]> =
-            Array::try_from(self.ebpf.map_mut("VARY").context("VARY")?)?;
-        varied.set(0, vary, 0)?;
+        let mut restored: Array<_, [u32; 20]> =
+            Array::try_from(self.ebpf.map_mut("FRAME").context("FRAME")?)?;
+        restored.set(0, as_restored(frame, vary)?, 0)?;
         self.reset()?;
         let xdp: &Xdp = self.ebpf.program("bench").context("bench")?.try_into()?;
         let mut out = vec![0; frame.len() + 64];
@@ -82,4 +82,21 @@ impl Wrapper {
         );
         Ok(())
     }
+}
+
+/// What is restored for each run, as the program that measures has it: the first bytes in three words, half a word and
+/// words again; the length; where the source address is, what it is, and which of its bits vary.
+fn as_restored(frame: &[u8], [source, vary]: [u32; 2]) -> anyhow::Result<[u32; 20]> {
+    let word = |at: usize| -> anyhow::Result<[u8; 4]> {
+        let bytes = frame.get(at..at + 4).context("the frame is too short to be restored")?;
+        Ok(bytes.try_into()?)
+    };
+    let mut restored = [0; 20];
+    for (index, to) in restored.iter_mut().take(16).enumerate() {
+        let at = index * 4 - if index > 3 { 2 } else { 0 };
+        *to = u32::from_ne_bytes(word(at)?);
+    }
+    let base = u32::from_be_bytes(word(source as usize)?);
+    restored[16..].copy_from_slice(&[frame.len() as u32, source, base, vary]);
+    Ok(restored)
 }
