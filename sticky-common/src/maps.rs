@@ -18,6 +18,9 @@ pub const FLOWS: &str = "FLOWS";
 pub const TRANSIENT: &str = "TRANSIENT";
 /// Handshakes that wait for the client's answer.
 pub const HANDSHAKES: &str = "HANDSHAKES";
+/// A byte of the number that each of them waits for: one byte to read for the packets of everybody else, and not a place in
+/// a map too large for the cache.
+pub const HANDSHAKE_TAGS: &str = "HANDSHAKE_TAGS";
 /// Fragmented datagrams of which the first fragment went by.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Which sources may connect: for each prefix whether it may, the longest one counts.

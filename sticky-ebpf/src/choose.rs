@@ -13,11 +13,15 @@ use sticky_common::types::{
 
 use crate::flows::{self, Memory};
 use crate::packet::{FIN, Packet, RST, Shape, TCP};
+use crate::plain::Plain;
 use crate::world::{self, Maps};
 use crate::{fragments, handover, maps, rules, settings, stats};
 
 /// The outcome of a frame at XDP; with this bit, it goes on to tc or to the host.
 const PASSES: u32 = 1 << 31;
+
+/// The slow way found none to send to.
+const NO_BACKEND: u32 = u32::MAX;
 
 /// What became of a frame at XDP.
 pub struct Verdict(u32);
@@ -50,40 +54,41 @@ impl From<Outcome> for Verdict {
 #[inline(always)]
 pub fn choose(ctx: &XdpContext) -> Verdict {
     let mut packet = Packet::NONE;
-    if handover::sticky_read_xdp(ctx.ctx, &raw mut packet) == 0 {
-        return Outcome::NotOurs.into();
-    }
-    Verdict(sticky_decide(ctx.ctx, &raw mut packet))
-}
-
-/// A global function, which the verifier walks once for itself and not again behind each way of reading the headers.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn sticky_decide(ctx: *mut xdp_md, packet: *mut Packet) -> u32 {
-    // SAFETY: the callers pass what they read; the verifier insists that it is asked for null.
-    match unsafe { packet.as_ref() } {
-        Some(packet) => decide(&XdpContext::new(ctx), packet).0,
-        None => Verdict::from(Outcome::NotOurs).0,
+    let found = if let Some(plain) = Plain::of(ctx.data(), ctx.data_end()) {
+        let found = maps::frontend_v4(plain.dst, plain.dst_port, plain.proto);
+        if found.is_none() || !plain.read(&mut packet) {
+            return Outcome::NotOurs.into();
+        }
+        found
+    } else {
+        if handover::sticky_read_xdp(ctx.ctx, &raw mut packet) == 0 {
+            return Outcome::NotOurs.into();
+        }
+        if packet.shape == Shape::Later {
+            return match fragments::followed(&packet) {
+                0 => Outcome::NotOurs.into(),
+                id => {
+                    hand_over(ctx, &packet, BackendId(id).index(), [0; 2], Outcome::Fragment.into())
+                }
+            };
+        }
+        if packet.shape == Shape::First {
+            fragments::begin(&packet);
+        }
+        maps::frontend(&packet)
+    };
+    match found {
+        Some(frontend) => decide(ctx, &mut packet, frontend),
+        None => Outcome::NotOurs.into(),
     }
 }
 
 #[inline(always)]
-fn decide(ctx: &XdpContext, packet: &Packet) -> Verdict {
-    if packet.shape == Shape::Later {
-        return match fragments::followed(packet) {
-            0 => Outcome::NotOurs.into(),
-            id => hand_over(ctx, packet, BackendId(id).index(), [0; 2], Outcome::Fragment),
-        };
-    }
-    if packet.shape == Shape::First {
-        fragments::begin(packet);
-    }
-    let Some(frontend) = maps::frontend(packet) else { return Outcome::NotOurs.into() };
+fn decide(ctx: &XdpContext, packet: &mut Packet, frontend: &Frontend) -> Verdict {
     if frontend.rules != 0 && !rules::admitted(frontend.rules, &packet.src) {
         return Outcome::Denied.into();
     }
-    let client = addr::masked(&packet.src, frontend.prefix);
-    let hash = hash::client(settings::hash_key(), &client, packet.v4);
+    let hash = client_hash(packet, frontend.prefix);
     let slot = maps::slot(frontend.service, hash::slot(hash, settings::table_size()));
 
     let mut chosen = None;
@@ -109,24 +114,68 @@ fn decide(ctx: &XdpContext, packet: &Packet) -> Verdict {
     {
         chosen = Some(index);
     }
-    let (backend, reason) = match chosen {
-        Some(backend) => (backend, Outcome::Hash),
+    match chosen {
+        Some(backend) => send(ctx, packet, frontend, backend, Outcome::Hash.into()),
         None => {
-            let mut question = Question { packet, frontend, slot, backend: 0 };
-            let outcome = ask_records(ctx, &mut question);
-            if outcome == Outcome::NoBackend {
-                return nobody(ctx, packet, frontend);
+            let at = core::ptr::from_ref(frontend).cast_mut();
+            let answer = sticky_ask(ctx.ctx, &raw mut *packet, at, slot.0);
+            let (verdict, backend) = (Verdict(answer as u32), (answer >> 32) as u32);
+            if backend == NO_BACKEND {
+                return verdict;
             }
-            if outcome.action() != Action::Forward {
-                return outcome.into();
-            }
-            (question.backend, outcome)
+            send(ctx, packet, frontend, backend, verdict)
         }
+    }
+}
+
+#[inline(always)]
+fn client_hash(packet: &Packet, prefix: u8) -> u64 {
+    // Masked on both ways: of an IPv4 address that is one word.
+    if packet.v4 {
+        hash::client(settings::hash_key(), &addr::masked(&packet.src, prefix), true)
+    } else {
+        hash::client(settings::hash_key(), &addr::masked(&packet.src, prefix), false)
+    }
+}
+
+/// The way of first packets and of unsettled slots: the client's record, and a flow for the replies.
+///
+/// A global function, to keep the common way short, and since the verifier walks it once for itself and not again behind
+/// each way that leads here. The verdict, and above it the index of the backend or [`NO_BACKEND`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn sticky_ask(
+    ctx: *mut xdp_md,
+    packet: *mut Packet,
+    frontend: *mut Frontend,
+    slot: u32,
+) -> u64 {
+    // SAFETY: the caller passes what it read and found; the verifier insists that they are asked for null.
+    let (Some(packet), Some(frontend)) = (unsafe { packet.as_ref() }, unsafe { frontend.as_ref() })
+    else {
+        return u64::from(Verdict::from(Outcome::NotOurs).0) | u64::from(NO_BACKEND) << 32;
     };
+    let ctx = XdpContext::new(ctx);
+    let mut backend = NO_BACKEND;
+    let verdict = match ask_records(&ctx, packet, frontend, Slot(slot), &mut backend) {
+        Outcome::NoBackend => nobody(&ctx, packet, frontend),
+        reason => reason.into(),
+    };
+    u64::from(verdict.0) | u64::from(backend) << 32
+}
+
+#[inline(always)]
+fn send(
+    ctx: &XdpContext,
+    packet: &Packet,
+    frontend: &Frontend,
+    backend: u32,
+    verdict: Verdict,
+) -> Verdict {
     if packet.shape == Shape::First {
         fragments::follow_to_backend(packet, backend);
     }
-    hand_over(ctx, packet, backend, frontend.port, reason)
+    hand_over(ctx, packet, backend, frontend.port, verdict)
 }
 
 #[inline(always)]
@@ -135,7 +184,7 @@ fn hand_over(
     packet: &Packet,
     backend: u32,
     port: [u8; 2],
-    reason: Outcome,
+    verdict: Verdict,
 ) -> Verdict {
     // Of a jumbo frame only the first part is between the pointers.
     let bytes = (ctx.data_end() - ctx.data()).max(packet.end as usize);
@@ -145,7 +194,7 @@ fn hand_over(
         return Outcome::NoMetadata.into();
     }
     stats::towards(backend, bytes);
-    reason.into()
+    verdict
 }
 
 /// No backend is up: silence at first, since a client sends its SYN again into the gap of an update; then a refusal.
@@ -158,22 +207,15 @@ fn nobody(ctx: &XdpContext, packet: &Packet, frontend: &Frontend) -> Verdict {
     Verdict::new(Outcome::NoBackend, passes)
 }
 
-/// What the slow way works with; a function takes five arguments at most.
-struct Question<'a> {
-    packet: &'a Packet,
-    frontend: &'a Frontend,
+/// What the records say, and after that: the index of the backend, if it goes to one.
+#[inline(always)]
+fn ask_records(
+    ctx: &XdpContext,
+    packet: &Packet,
+    frontend: &Frontend,
     slot: Slot,
-    /// The answer.
-    backend: u32,
-}
-
-/// The way of first packets and of unsettled slots: the client's record, and a flow for the replies.
-///
-/// A function of its own, to keep the common way short; the backend goes into the question, since the kernel refuses the
-/// BTF of a result with a tuple.
-#[inline(never)]
-fn ask_records(ctx: &XdpContext, question: &mut Question<'_>) -> Outcome {
-    let &mut Question { packet, frontend, slot, .. } = question;
+    index: &mut u32,
+) -> Outcome {
     let client = addr::masked(&packet.src, frontend.prefix);
     let now = world::now();
     let maps = Maps { packet, port: frontend.port, now };
@@ -181,7 +223,7 @@ fn ask_records(ctx: &XdpContext, question: &mut Question<'_>) -> Outcome {
     let record = memory.record();
     if packet.is_error() {
         let Some(backend) = owner(slot, record, &maps) else { return Outcome::NotOurs };
-        question.backend = BackendId(backend.id).index();
+        *index = BackendId(backend.id).index();
         return Outcome::IcmpError;
     }
     let clock = Clock { now, ttl: frontend.ttl };
@@ -202,7 +244,7 @@ fn ask_records(ctx: &XdpContext, question: &mut Question<'_>) -> Outcome {
         return noted;
     }
     memory.note(reason, backend, &maps);
-    question.backend = BackendId(backend.id).index();
+    *index = BackendId(backend.id).index();
     tell(ctx, packet, backend, reason);
     reason
 }

@@ -11,7 +11,7 @@ use sticky_common::decide;
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{Backend, ClientKey, Flow, FlowKey, Frontend, Handshake, Record, addr};
 
-use crate::maps::{CANDIDATES, CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
+use crate::maps::{self, CANDIDATES, CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
 use crate::packet::{FIN, Packet, RST, TCP, UDP, same};
 use crate::world::{self, Maps};
 
@@ -149,6 +149,10 @@ fn end_bits(flags: u8) -> u8 {
 /// The handshake that this packet of a client answers.
 #[inline(always)]
 pub fn answered(packet: &Packet, place: u32) -> Option<&'static Backend> {
+    let tag = maps::handshake_tag(place)?;
+    if *tag != Handshake::tag(packet.ack) {
+        return None;
+    }
     let waiting = HANDSHAKES.get_ptr_mut(place)?;
     // SAFETY: map memory stays valid until the program ends; a torn entry fails one of the comparisons.
     let waiting = unsafe { &mut *waiting };
@@ -157,6 +161,7 @@ pub fn answered(packet: &Packet, place: u32) -> Option<&'static Backend> {
     }
     let backend = world::backend_of(waiting.backend);
     *waiting = Handshake::default();
+    *tag = 0;
     backend
 }
 

@@ -5,6 +5,7 @@
 //! link, restores the frontend's address in what comes back and sends it to the client. Netfilter sees neither direction.
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![expect(
     clippy::needless_borrows_for_generic_args,
     reason = "a key by value is one more copy on a stack of 512 bytes"
@@ -19,11 +20,13 @@ mod fragments;
 mod handover;
 mod maps;
 mod packet;
+mod plain;
 mod reply;
 mod rewrite;
 mod rules;
 mod settings;
 mod stats;
+mod wide;
 mod world;
 
 use aya_ebpf::bindings::xdp_action;

@@ -55,6 +55,9 @@ pub static TRANSIENT: LruHashMap<FlowKey, Flow, { MAX_TRANSIENT as usize }> = Lr
 pub static HANDSHAKES: Array<Handshake, { 1 << HANDSHAKE_BITS }> = Array::new();
 
 #[btf_map]
+pub static HANDSHAKE_TAGS: Array<[u8; 1 << HANDSHAKE_BITS], 1> = Array::new();
+
+#[btf_map]
 pub static FRAGMENTS: LruHashMap<FragmentKey, Fragment, { MAX_FRAGMENTS as usize }> =
     LruHashMap::new();
 
@@ -67,19 +70,32 @@ pub static RATES: LruHashMap<ClientKey, u64, { MAX_RATES as usize }> = LruHashMa
 #[btf_map]
 pub static ANSWERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
+/// The byte of a place where a handshake may wait.
+#[inline(always)]
+pub fn handshake_tag(place: u32) -> Option<&'static mut u8> {
+    let tags = HANDSHAKE_TAGS.get_ptr_mut(0)?;
+    // SAFETY: map memory stays valid until the program ends, and a byte is read and written whole.
+    unsafe { (*tags).get_mut(place as usize) }
+}
+
 /// The frontend that a packet is for.
 #[inline(always)]
 pub fn frontend(packet: &Packet) -> Option<&'static Frontend> {
     let (port, proto) = (packet.dst_port, packet.proto);
     if packet.v4 {
-        let key = FrontendKeyV4 { addr: addr::v4(&packet.dst), port, proto, zero: 0 };
-        // SAFETY: map memory stays valid until the program ends.
-        unsafe { FRONTENDS_V4.get(key) }
+        frontend_v4(addr::v4(&packet.dst), port, proto)
     } else {
         let key = FrontendKeyV6 { addr: packet.dst, port, proto, zero: 0 };
-        // SAFETY: as above.
+        // SAFETY: map memory stays valid until the program ends.
         unsafe { FRONTENDS_V6.get(key) }
     }
+}
+
+/// The frontend at an address of IPv4.
+#[inline(always)]
+pub fn frontend_v4(addr: [u8; 4], port: [u8; 2], proto: u8) -> Option<&'static Frontend> {
+    // SAFETY: as above.
+    unsafe { FRONTENDS_V4.get(FrontendKeyV4 { addr, port, proto, zero: 0 }) }
 }
 
 /// Slot `index` of a service's table.

@@ -16,7 +16,7 @@ use sticky_common::outcome::Outcome;
 use sticky_common::types::{Addr, ClientKey, Flow, FlowKey, Handshake, addr, tick};
 
 use crate::deliver::route;
-use crate::maps::{CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
+use crate::maps::{self, CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, Shape, TCP};
 use crate::rewrite::End;
 use crate::{flows, fragments, handover, settings, stats, world};
@@ -163,6 +163,9 @@ fn await_answer(flow: &Flow, key: &FlowKey, packet: &Packet, client: &Addr) {
         let handshake = Handshake { ack: packet.seq.wrapping_add(1), backend: flow.backend };
         // SAFETY: map memory stays valid until the program ends; a torn entry fails the comparison with the answer.
         unsafe { *waiting = handshake };
+    }
+    if let Some(tag) = maps::handshake_tag(place) {
+        *tag = Handshake::tag(packet.seq.wrapping_add(1));
     }
 }
 

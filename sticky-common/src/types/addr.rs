@@ -56,9 +56,7 @@ pub const fn masked(addr: &Addr, prefix: u8) -> Addr {
 /// A word with its highest `bits` bits set, all of them from 32 on, in network order.
 #[inline(always)]
 const fn leading(bits: u8) -> u32 {
-    match bits {
-        0 => 0,
-        32.. => u32::MAX,
-        _ => (u32::MAX << (32 - bits as u32)).to_be(),
-    }
+    // In a wider word, so that none and all of them are no cases of their own.
+    let bits = if bits < 32 { bits } else { 32 };
+    (((u32::MAX as u64) << 32 >> bits) as u32).to_be()
 }

@@ -88,6 +88,13 @@ pub struct Handshake {
 }
 
 impl Handshake {
+    /// What the number leaves in [`crate::maps::HANDSHAKE_TAGS`]. Others may leave the same.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(ack: u32) -> u8 {
+        ack as u8
+    }
+
     /// Where a connection's handshake waits, out of `2^bits` places: a mix of the hash of its client with its ports.
     /// `hash` is keyed, so nobody can aim at another's place.
     #[inline(always)]

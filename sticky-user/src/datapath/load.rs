@@ -89,6 +89,7 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         maps::FLOWS,
         maps::TRANSIENT,
         maps::HANDSHAKES,
+        maps::HANDSHAKE_TAGS,
         maps::FRAGMENTS,
         maps::RULES,
         maps::RATES,
