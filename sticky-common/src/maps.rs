@@ -4,6 +4,12 @@
 pub const FRONTENDS_V4: &str = "FRONTENDS_V4";
 /// The same on IPv6.
 pub const FRONTENDS_V6: &str = "FRONTENDS_V6";
+/// For each place that a frontend on IPv4 can hash to, as one value of a byte each: 0: no frontend is there, 1 or 2: which
+/// of the place's two entries in [`PLACED`] counts.
+pub const PLACES: &str = "PLACES";
+/// The frontend at each place, [`crate::types::Placed`], found without a call. Of several at a place one is here, the others
+/// are found by [`FRONTENDS_V4`].
+pub const PLACED: &str = "PLACED";
 /// One inner table per service: an array of one value, the slots.
 pub const TABLES: &str = "TABLES";
 /// Backends, by index.
@@ -49,6 +55,8 @@ pub const CAPTURED: &str = "CAPTURED";
 pub const CAPTURED_BYTES: u32 = 4 << 20;
 /// Frontends at most.
 pub const MAX_FRONTENDS: u32 = 65_536;
+/// Places of frontends on IPv4, as a power of two.
+pub const PLACE_BITS: u32 = 16;
 /// Services at most. A service index is below the last, whose identity is that of the hash key.
 pub const MAX_SERVICES: u32 = 16_384;
 /// Backends at most. A backend index is below this and fits [`crate::types::Slot`].

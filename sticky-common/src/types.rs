@@ -22,6 +22,24 @@ pub struct FrontendKeyV4 {
     pub zero: u8,
 }
 
+impl FrontendKeyV4 {
+    /// All of it in one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn packed(self) -> u64 {
+        let Self { addr: [a, b, c, d], port: [e, f], proto, zero } = self;
+        u64::from_ne_bytes([a, b, c, d, e, f, proto, zero])
+    }
+
+    /// Where it is, out of `2^bits` places.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(self, bits: u32) -> u32 {
+        // Fibonacci hashing (Knuth, TAOCP 3, section 6.4).
+        (self.packed().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as u32
+    }
+}
+
 /// Key of a frontend on IPv6.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,6 +70,25 @@ pub struct Frontend {
     /// How many leading bits of [`addr::mapped`] count as one client.
     pub prefix: u8,
     pub zero: u8,
+}
+
+/// A frontend at its place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// [`FrontendKeyV4::packed`].
+    pub key: u64,
+    pub frontend: Frontend,
+    pub zero: u32,
+}
+
+impl Placed {
+    /// Index of a place's entry that the byte `which` names, 1 or 2.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(place: u32, which: u8) -> u32 {
+        place * 2 + (which & 1) as u32
+    }
 }
 
 /// Identity of a backend while sticky runs: its index, and a generation so that an index can be used again.
@@ -255,6 +292,7 @@ mod pod {
         FrontendKeyV4,
         FrontendKeyV6,
         Frontend,
+        Placed,
         BackendId,
         Backend,
         Slot,
@@ -281,6 +319,7 @@ mod tests {
         assert_eq!((size_of::<FrontendKeyV4>(), align_of::<FrontendKeyV4>()), (8, 1));
         assert_eq!((size_of::<FrontendKeyV6>(), align_of::<FrontendKeyV6>()), (20, 4));
         assert_eq!(size_of::<Frontend>(), 5 * 4 + 2 + 1 + 1);
+        assert_eq!(size_of::<Placed>(), 8 + size_of::<Frontend>() + 4);
         assert_eq!(size_of::<Backend>(), 16 + 4 + 5 * 4);
         assert_eq!(size_of::<Slot>(), 4);
         assert_eq!(size_of::<ClientKey>(), 20);

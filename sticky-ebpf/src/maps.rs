@@ -6,7 +6,7 @@ use sticky_common::maps::*;
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{
     Backend, ClientKey, Flow, FlowKey, Fragment, FragmentKey, Frontend, FrontendKeyV4,
-    FrontendKeyV6, Handshake, Record, RuleKey, Slot, Traffic, addr,
+    FrontendKeyV6, Handshake, Placed, Record, RuleKey, Slot, Traffic, addr,
 };
 
 use crate::packet::Packet;
@@ -17,6 +17,12 @@ static FRONTENDS_V4: HashMap<FrontendKeyV4, Frontend, { MAX_FRONTENDS as usize }
 
 #[btf_map]
 static FRONTENDS_V6: HashMap<FrontendKeyV6, Frontend, { MAX_FRONTENDS as usize }> = HashMap::new();
+
+#[btf_map]
+static PLACES: Array<[u8; 1 << PLACE_BITS], 1> = Array::new();
+
+#[btf_map]
+static PLACED: Array<Placed, { 2 << PLACE_BITS }> = Array::new();
 
 /// The inner map is one value, the slots of a whole table, whose size user space sets when it creates this map.
 #[btf_map]
@@ -94,8 +100,17 @@ pub fn frontend(packet: &Packet) -> Option<&'static Frontend> {
 /// The frontend at an address of IPv4.
 #[inline(always)]
 pub fn frontend_v4(addr: [u8; 4], port: [u8; 2], proto: u8) -> Option<&'static Frontend> {
-    // SAFETY: as above.
-    unsafe { FRONTENDS_V4.get(FrontendKeyV4 { addr, port, proto, zero: 0 }) }
+    let key = FrontendKeyV4 { addr, port, proto, zero: 0 };
+    let place = key.place(PLACE_BITS);
+    let which = *PLACES.get(0)?.get(place as usize)?;
+    if which == 0 {
+        return None;
+    }
+    match PLACED.get(Placed::index(place, which)) {
+        Some(placed) if placed.key == key.packed() => Some(&placed.frontend),
+        // SAFETY: as above.
+        _ => unsafe { FRONTENDS_V4.get(key) },
+    }
 }
 
 /// Slot `index` of a service's table.

@@ -16,6 +16,7 @@ mod log;
 mod migrate;
 mod netlink;
 mod pins;
+mod places;
 mod probe;
 mod sys;
 mod tap;
@@ -108,6 +109,9 @@ pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Da
     let earlier = migrate::Earlier::find(&settings.pin_dir, &pins)?;
     let mut loaded = load::load(settings, &pins, runtime)?;
     let maps = Arc::new(loaded.maps()?);
+    // Before the programs of this version see a packet: those of another may have left these maps behind.
+    let places = places::Places::begin(&maps)
+        .map_err(|e| Error::failed("cannot write the places of the frontends", e))?;
     let no_netlink = |e| Error::failed("cannot talk to the kernel's netlink", e);
     // Before the first look, so that nothing is missed after it.
     let changes = follow::changes(runtime).map_err(no_netlink)?;
@@ -125,7 +129,7 @@ pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Da
     Ok(DataPath {
         clients: Arc::new(Clients::new(Arc::clone(&maps), Arc::clone(&index), settings.hash_key)),
         view: Arc::new(View::new(Arc::clone(&maps), Arc::clone(&index), hooks.shown())),
-        executor: Executor::new(maps, hooks, netlink, changes.routes, index, settings),
+        executor: Executor::new(maps, places, hooks, netlink, changes.routes, index, settings),
         changes: changes.links,
     })
 }

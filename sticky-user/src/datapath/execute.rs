@@ -19,6 +19,7 @@ use super::clients::Index;
 use super::counters;
 use super::load::{self, Maps};
 use super::netlink::{Link, Netlink};
+use super::places::Places;
 use super::sys;
 use crate::clients::hash_of;
 use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
@@ -28,6 +29,7 @@ use crate::control::{Census, DataPath, Error, Names, Reach};
 /// Writes the maps; there is one.
 pub struct Executor {
     maps: Arc<Maps>,
+    places: Places,
     hooks: Hooks,
     netlink: Netlink,
     index: Arc<ArcSwap<Index>>,
@@ -47,6 +49,7 @@ pub struct Executor {
 impl Executor {
     pub(super) fn new(
         maps: Arc<Maps>,
+        places: Places,
         hooks: Hooks,
         netlink: Netlink,
         routes_changed: Arc<AtomicBool>,
@@ -55,6 +58,7 @@ impl Executor {
     ) -> Self {
         Self {
             maps,
+            places,
             hooks,
             netlink,
             index,
@@ -114,6 +118,7 @@ impl Executor {
                 FrontendKey::V6(key) => maps.frontends_v6.delete(key)?,
             }
         }
+        self.places.follow(maps, &plan.frontends, &plan.gone_frontends)?;
         for (number, rules) in &plan.gone_rules {
             rules.iter().try_for_each(|rule| maps.rules.delete(&rule_key(*number, rule)))?;
         }

@@ -11,8 +11,8 @@ use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
 use sticky_common::maps;
 use sticky_common::types::{
-    Backend, ClientKey, Flow, FlowKey, Frontend, FrontendKeyV4, FrontendKeyV6, Record, RuleKey,
-    Slot, Traffic,
+    Backend, ClientKey, Flow, FlowKey, Frontend, FrontendKeyV4, FrontendKeyV6, Placed, Record,
+    RuleKey, Slot, Traffic,
 };
 
 use tokio::runtime::Handle;
@@ -28,6 +28,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub struct Maps {
     pub frontends_v4: Map<FrontendKeyV4, Frontend>,
     pub frontends_v6: Map<FrontendKeyV6, Frontend>,
+    /// One value, a byte for each place.
+    pub places: Map<u32, [u8; 1 << maps::PLACE_BITS]>,
+    pub placed: Map<u32, Placed>,
     /// Values are descriptors when written, ids when read.
     pub tables: Map<u32, u32>,
     pub table_size: u32,
@@ -79,6 +82,8 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
     for name in [
         maps::FRONTENDS_V4,
         maps::FRONTENDS_V6,
+        maps::PLACES,
+        maps::PLACED,
         maps::BACKENDS,
         maps::BACKEND_STATS,
         maps::OUTCOMES,
@@ -115,6 +120,8 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
     let maps = Maps {
         frontends_v4: open(&mut ebpf, maps::FRONTENDS_V4)?,
         frontends_v6: open(&mut ebpf, maps::FRONTENDS_V6)?,
+        places: open(&mut ebpf, maps::PLACES)?,
+        placed: open(&mut ebpf, maps::PLACED)?,
         tables: open(&mut ebpf, maps::TABLES)?,
         table_size: settings.table_size,
         backends: open(&mut ebpf, maps::BACKENDS)?,
