@@ -73,8 +73,10 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
         opened: if opens { now } else { 0 },
         isn: packet.seq,
     };
-    let established = FLOWS.get_ptr_mut(&key);
-    let Some(at) = established.or_else(|| TRANSIENT.get_ptr_mut(&key)) else {
+    // A SYN's flow is one that opens or is closed, if there is any.
+    let waiting = if packet.opens() { TRANSIENT.get_ptr_mut(&key) } else { None };
+    let established = if waiting.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
+    let Some(at) = waiting.or(established).or_else(|| TRANSIENT.get_ptr_mut(&key)) else {
         // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
         return match TRANSIENT.insert(&key, &flow, 0) {
             Ok(()) => Outcome::Hash,

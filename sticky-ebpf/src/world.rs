@@ -1,6 +1,9 @@
 //! The maps, as the decision asks them for one packet.
 
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_map;
 use sticky_common::decide::World;
 use sticky_common::types::{Backend, BackendId, tick};
 
@@ -46,11 +49,32 @@ pub fn backend_of(id: u32) -> Option<&'static Backend> {
     }
 }
 
+/// What the coarse clock said when the kernel's tick counter was last seen to move.
+#[repr(C)]
+struct Clock {
+    jiffies: u64,
+    tick: u32,
+    zero: u32,
+}
+
+#[btf_map]
+static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
+
 /// The current tick.
+///
+/// The coarse clock moves only when the kernel's tick counter does. Reading that is a load, where the clock takes calls.
 #[inline(always)]
 pub fn now() -> u32 {
-    // SAFETY: the helper takes nothing and returns a number.
-    tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+    let Some(clock) = CLOCK.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the slot is this CPU's own; the helpers take nothing and return a number.
+    unsafe {
+        let jiffies = bpf_jiffies64();
+        if (*clock).jiffies != jiffies {
+            (*clock).tick = tick::from_nanos(bpf_ktime_get_coarse_ns());
+            (*clock).jiffies = jiffies;
+        }
+        (*clock).tick
+    }
 }
 
 /// Takes one from what is allowed every `interval` nanoseconds, with a second's worth at once; `false`: nothing is left.
