@@ -6,5 +6,6 @@ mod attach;
 mod forward;
 mod frames;
 mod not_ours;
+mod places;
 mod rig;
 mod suite;
