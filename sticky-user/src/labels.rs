@@ -180,9 +180,6 @@ impl Reader<'_> {
             )
         });
         if !names.is_empty() || mode == CookieMode::Insert {
-            let own_name = own_name.unwrap_or_else(|| {
-                affinity::own_cookie_name(&config.hosts, config.context_root.as_deref())
-            });
             config.cookie = Some(CookieAffinity { names, mode, own_name });
         }
     }

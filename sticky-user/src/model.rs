@@ -140,8 +140,8 @@ pub struct CookieAffinity {
     /// The application's cookies; may be empty in `insert` mode.
     pub names: Vec<String>,
     pub mode: CookieMode,
-    /// Name of our own cookie.
-    pub own_name: String,
+    /// Name of our own cookie; `None`: the proxy makes one for each route.
+    pub own_name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

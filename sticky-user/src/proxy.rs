@@ -219,10 +219,13 @@ impl Proxy {
     pub fn cookie(&self, service: &str, value: &str) -> Option<CookieView> {
         let routes = self.shared.routes.load();
         let service = routes.services.iter().find(|s| s.id == service)?;
-        let name = &service.cookie.as_ref()?.own_name;
+        service.cookie.as_ref()?;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let opened = seal::open(&self.shared.keys.load(), name, value.as_bytes(), now.as_secs());
-        Some(match opened {
+        let keys = self.shared.keys.load();
+        // A value opens under the name that it was sealed for, and under no other.
+        let open = |name| seal::open(&keys, name, value.as_bytes(), now.as_secs());
+        let opened = service.own_names.iter().map(|name| open(name));
+        Some(match opened.max_by_key(|one| *one != Err(seal::Bad::Invalid))? {
             Ok(pin) if pin.service == service.hash => {
                 let at = service.position(&pin.task);
                 let stays =

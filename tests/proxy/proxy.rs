@@ -106,7 +106,7 @@ pub fn cookie(mode: CookieMode, names: &[&str]) -> Option<CookieAffinity> {
     Some(CookieAffinity {
         names: names.iter().map(|&name| name.to_owned()).collect(),
         mode,
-        own_name: "sticky_lb".to_owned(),
+        own_name: Some("sticky_lb".to_owned()),
     })
 }
 

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use sticky::model::ServiceConfig;
+use sticky::model::{CookieAffinity, CookieMode, HostPattern, ServiceConfig};
 use sticky::proxy::Settings;
 
 use crate::backend::Backend;
 use crate::client::{Response, get};
-use crate::proxy::{Bench, keys, service, settings};
+use crate::proxy::{Bench, cookie, keys, service, settings};
 
 /// A proxy that believes `X-Forwarded-*`.
 fn trusting() -> Bench {
@@ -82,4 +82,60 @@ fn the_clients_of_one_prefix_get_one_version() {
         })
         .collect();
     assert_eq!(all.len(), 2, "networks differ");
+}
+
+#[test]
+fn versions_share_one_cookie_on_a_host_whatever_other_hosts_they_have() {
+    let [a, b] = &["a", "b"].map(Backend::start);
+    let on = |hosts: &'static [&str]| {
+        move |c: &mut ServiceConfig| {
+            c.hosts = hosts.iter().map(|host| HostPattern::Exact((*host).to_owned())).collect();
+            c.context_root = Some("/app".to_owned());
+            let insert = cookie(CookieMode::Insert, &[]);
+            c.cookie = insert.map(|cookie| CookieAffinity { own_name: None, ..cookie });
+        }
+    };
+    let both = || {
+        vec![
+            service("v1", &[a], on(&["one.example.com", "two.example.com"])),
+            service("v2", &[b], on(&["one.example.com"])),
+        ]
+    };
+    let bench = Bench::new(both());
+    let ask = |host, cookies: &str| get(bench.addr, "/app", &[("Host", host), ("Cookie", cookies)]);
+    let ours = |response: &Response| {
+        let line = response.all("set-cookie").next()?;
+        Some(line.split(';').next()?.to_owned())
+    };
+    let new = |host| -> HashSet<(String, String)> {
+        (0..40)
+            .map(|_| {
+                let response = ask(host, "x=y");
+                let pin = ours(&response).unwrap();
+                (pin.split('=').next().unwrap().to_owned(), response.text())
+            })
+            .collect()
+    };
+    let (one, two) = (new("one.example.com"), new("two.example.com"));
+    let names: HashSet<&String> = one.iter().map(|(name, _)| name).collect();
+    assert_eq!((one.len(), names.len()), (2, 1), "{one:?}");
+    assert_eq!(two.len(), 1, "{two:?}");
+    assert!(two.iter().all(|(name, _)| !names.contains(name)), "{two:?}");
+    // With a Domain the cookie of one host comes to the other: it counts there, and is the one that goes on.
+    let pin = ours(&ask("two.example.com", "x=y")).unwrap();
+    for _ in 0..20 {
+        let response = ask("one.example.com", &pin);
+        assert_eq!((response.text().as_str(), ours(&response)), ("a /app", None));
+    }
+    let view = bench.proxy.cookie("v1", pin.split('=').nth(1).unwrap()).unwrap();
+    assert_eq!(view.backend.as_deref(), Some("id-a"));
+    let [c] = &["c"].map(Backend::start);
+    let mut moved = both();
+    moved[0].backends = service("v1", &[c], |_| {}).backends;
+    bench.publish(moved);
+    let response = ask("one.example.com", &pin);
+    assert_eq!(response.text(), "c /app", "to the version before the task");
+    let again = ours(&response).unwrap();
+    assert_eq!(again.split('=').next(), pin.split('=').next());
+    assert_eq!(ask("two.example.com", &again).text(), "c /app");
 }

@@ -1,9 +1,7 @@
 //! Values that say which backend a client keeps.
 
-use siphasher::sip::SipHasher13;
-
 use super::value::{Wrong, list, number, port, word, wrong};
-use crate::model::{HostPattern, IpPrefix, Proto, Publish};
+use crate::model::{IpPrefix, Proto, Publish};
 
 /// `32,64`: the bits of an IPv4 and of an IPv6 address that make one client.
 pub(super) fn ip_prefix(value: &str) -> Result<IpPrefix, Wrong> {
@@ -47,16 +45,4 @@ pub(crate) fn publish(value: &str) -> Result<Publish, Wrong> {
         target: port(target.trim()).map_err(form)?,
         proto,
     })
-}
-
-/// The name of our cookie where no label gives one. Services of one route share it; two services that only differ in
-/// their path must not, since a browser may send the cookies of both.
-pub(super) fn own_cookie_name(hosts: &[HostPattern], context_root: Option<&str>) -> String {
-    let Some(root) = context_root else {
-        return "sticky_lb".to_owned();
-    };
-    let mut names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-    names.sort_unstable();
-    let digest = SipHasher13::new().hash(format!("{} {root}", names.join(",")).as_bytes());
-    format!("sticky_lb_{:06x}", digest & 0xff_ffff)
 }

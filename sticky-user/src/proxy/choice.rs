@@ -18,13 +18,14 @@ use super::service::{Backend, Service};
 use super::tag::Tag;
 use crate::clients::ClientTable;
 use crate::keys::Keys;
-use crate::model::{CookieAffinity, CookieMode, State};
+use crate::model::{CookieMode, State};
 
 /// What a request carries that a choice can go by; read once, whatever is tried.
 #[derive(Default)]
 pub(super) struct Presented {
-    /// Of a cookie.
+    /// Of a cookie, and that cookie's name: with a Domain it may have begun on another host of the service.
     pub pin: Option<Rc<Pin>>,
+    pub own_name: Option<String>,
     bad: Option<Bad>,
     /// Some cookie is ours, whatever it says.
     sealed: bool,
@@ -69,15 +70,17 @@ impl Presented {
         for (name, value) in cookies::pairs(headers) {
             let Some(own) = named(route, name) else { continue };
             found.sealed |= seal::is_ours(keys, value);
-            let bad = match recall.open(keys, &own.own_name, value, now) {
+            let bad = match recall.open(keys, own, value, now) {
                 Ok(pin) => {
-                    let own = |service: &&Arc<Service>| service.hash == pin.service;
-                    let service = route.services.iter().find(own);
-                    let cookie = service.and_then(|service| service.cookie.as_ref());
-                    if let Some(cookie) = cookie.filter(|c| c.own_name.as_bytes() == name) {
+                    let is_its = |service: &&Arc<Service>| {
+                        service.hash == pin.service && service.own_names.iter().any(|n| n == own)
+                    };
+                    let service = route.services.iter().find(is_its);
+                    if let Some(cookie) = service.and_then(|service| service.cookie.as_ref()) {
                         // Alone it does not count: the application's session is over, or was never begun.
                         let counts = cookie.mode == CookieMode::Insert
                             || cookies::present(headers, &cookie.names) != 0;
+                        found.own_name = counts.then(|| own.to_owned());
                         found.pin = counts.then_some(pin);
                         found.bad = None;
                         return found;
@@ -109,10 +112,10 @@ impl Presented {
     }
 }
 
-/// The cookie affinity of a route whose own cookie has this name.
-fn named<'r>(route: &'r Route, name: &[u8]) -> Option<&'r CookieAffinity> {
-    let affinities = route.services.iter().filter_map(|service| service.cookie.as_ref());
-    affinities.into_iter().find(|cookie| cookie.own_name.as_bytes() == name)
+/// The name, if it is that of a cookie of ours on this route.
+fn named<'r>(route: &'r Route, name: &[u8]) -> Option<&'r str> {
+    let mut names = route.services.iter().flat_map(|service| &service.own_names);
+    names.find(|own| own.as_bytes() == name).map(String::as_str)
 }
 
 /// A backend, and why.

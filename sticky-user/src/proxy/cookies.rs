@@ -2,6 +2,20 @@
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
+use siphasher::sip::SipHasher13;
+
+use crate::model::HostPattern;
+
+/// The name of our cookie on a route where no label gives one (`None`: the default for unknown hosts). All services of a
+/// route share it; those of two paths must not, since a browser may send the cookies of both.
+pub(super) fn own_name(host: Option<&HostPattern>, root: &str) -> String {
+    if root.is_empty() {
+        return "sticky_lb".to_owned();
+    }
+    let host = host.map(ToString::to_string).unwrap_or_default();
+    let digest = SipHasher13::new().hash(format!("{host} {root}").as_bytes());
+    format!("sticky_lb_{:06x}", digest & 0xff_ffff)
+}
 
 /// Name and value of every cookie, in the order they were sent (RFC 6265, section 4.2.1); what has no `=` is left out.
 pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -54,6 +68,16 @@ pub(super) fn bit(names: &[String], name: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_names() {
+        let host = HostPattern::Exact("demo.local".to_owned());
+        assert_eq!(own_name(Some(&host), ""), "sticky_lb");
+        // Another value would lose every session on an upgrade.
+        assert_eq!(own_name(Some(&host), "/app"), "sticky_lb_548544");
+        assert_ne!(own_name(Some(&host), "/app"), own_name(Some(&host), "/api"));
+        assert_ne!(own_name(Some(&host), "/app"), own_name(None, "/app"));
+    }
 
     #[test]
     fn pairs_of_several_headers() {

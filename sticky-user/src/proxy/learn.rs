@@ -13,6 +13,8 @@ use crate::model::{CookieAffinity, CookieMode};
 /// What is known when a response comes.
 pub(super) struct Situation<'a> {
     pub affinity: &'a CookieAffinity,
+    /// Name of our cookie.
+    pub own_name: &'a str,
     /// `Path` of a cookie we insert.
     pub root: &'a str,
     /// The pin that the request carried.
@@ -37,7 +39,7 @@ pub(super) enum Change {
 pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
     let moved = s.pin.filter(|_| !s.stayed);
     let repin = || moved.map(|pin| Change::Set(pin.attributes.clone())).into_iter().collect();
-    let owns = |value: &HeaderValue| name(value) == s.affinity.own_name.as_bytes();
+    let owns = |value: &HeaderValue| name(value) == s.own_name.as_bytes();
     match s.affinity.mode {
         CookieMode::Hash => Vec::new(),
         // An application that sets a cookie of our name has it for itself.

@@ -175,7 +175,7 @@ async fn forward(
         match outgoing.attempt(&asked, choice).await {
             Ok((response, lease)) => {
                 let took = exchange.answered(lease);
-                return response::finish(&asked, &outgoing, response, took, exchange);
+                return response::finish(&asked, &route, &outgoing, response, took, exchange);
             }
             Err(Failure::Final(refusal)) => return Err(refusal),
             // The backend had closed a connection that was idle: nothing is wrong with it.

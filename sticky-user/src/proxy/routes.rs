@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sticky_common::hash::HashKey;
 
+use super::cookies;
 use super::service::Service;
 use super::stats::Registry;
 use crate::model::{HostPattern, Snapshot};
@@ -32,6 +33,8 @@ struct Host {
 /// The services of one host and context root.
 pub(super) struct Route {
     root: String,
+    /// Name of our cookie for those services that have no other.
+    own_name: String,
     pub services: Vec<Arc<Service>>,
     /// Some service of it goes by cookies or a header.
     pub reads: bool,
@@ -78,7 +81,8 @@ impl Routes {
         }
         for ((host, root), services) in shared {
             let reads = services.iter().any(|s| s.cookie.is_some() || s.header.is_some());
-            let route = Arc::new(Route { root: root.to_owned(), services, reads });
+            let own_name = cookies::own_name(host, root);
+            let route = Arc::new(Route { root: root.to_owned(), own_name, services, reads });
             routes.host(host).routes.push(route);
         }
         let hosts = routes.exact.values_mut().chain(routes.wildcard.values_mut());
@@ -118,6 +122,14 @@ impl Routes {
             Some(route) if !known => Found::Route(route),
             _ => Found::Nothing,
         }
+    }
+}
+
+impl Route {
+    /// Name of the cookie that a service sets here.
+    pub(super) fn own_name<'a>(&'a self, service: &'a Service) -> &'a str {
+        let own = service.cookie.as_ref().and_then(|cookie| cookie.own_name.as_deref());
+        own.unwrap_or(&self.own_name)
     }
 }
 

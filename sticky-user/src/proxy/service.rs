@@ -13,9 +13,12 @@ use sticky_common::hash::HashKey;
 use sticky_common::maglev;
 
 use self::policy::Policy;
+use super::cookies;
 use super::owners::Owners;
 use super::stats::{BackendStats, Registry, ServiceStats};
-use crate::model::{self, BackendMode, CookieAffinity, CookieMode, OnLoss, ProxyProtocol, State};
+use crate::model::{
+    self, BackendMode, CookieAffinity, CookieMode, OnLoss, ProxyProtocol, ServiceConfig, State,
+};
 
 /// A service with its backends.
 pub(super) struct Service {
@@ -25,6 +28,8 @@ pub(super) struct Service {
     pub hash: u64,
     pub stats: Arc<ServiceStats>,
     pub cookie: Option<CookieAffinity>,
+    /// Names that our cookie has on the routes of this service.
+    pub own_names: Vec<String>,
     /// The header that carries affinity.
     pub header: Option<HeaderName>,
     pub ip_hash: bool,
@@ -107,6 +112,7 @@ impl Service {
             name: service.name.clone(),
             hash: maglev::identity(key, service.id.as_bytes()),
             stats: registry.service(&service.id),
+            own_names: own_names(config),
             cookie,
             header,
             ip_hash: config.ip_hash && !vip,
@@ -129,6 +135,16 @@ impl Service {
     pub(super) fn position(&self, id: &str) -> Option<usize> {
         self.by_id.get(id).copied()
     }
+}
+
+fn own_names(config: &ServiceConfig) -> Vec<String> {
+    let Some(cookie) = &config.cookie else { return Vec::new() };
+    if let Some(name) = &cookie.own_name {
+        return vec![name.clone()];
+    }
+    let root = config.context_root.as_deref().unwrap_or_default();
+    let hosts = config.hosts.iter().map(Some).chain(config.default_backend.then_some(None));
+    hosts.map(|host| cookies::own_name(host, root)).collect()
 }
 
 fn takers(backends: &[Backend]) -> Vec<(u32, usize)> {

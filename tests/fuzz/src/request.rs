@@ -117,7 +117,7 @@ fn service() -> Service {
         cookie: Some(CookieAffinity {
             names: vec!["session".to_owned()],
             mode: CookieMode::Learn,
-            own_name: "sticky_lb".to_owned(),
+            own_name: Some("sticky_lb".to_owned()),
         }),
         ..ServiceConfig::default()
     };

@@ -17,12 +17,14 @@ use crate::proxy::headers::{
 use crate::proxy::learn::{self, Change, Situation};
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
+use crate::proxy::routes::Route;
 use crate::proxy::seal::{self, Pin};
 use crate::proxy::tag;
 
 /// Makes a backend's response ours.
 pub(super) fn finish(
     asked: &Asked<'_>,
+    route: &Route,
     outgoing: &Outgoing,
     mut response: Response<Incoming>,
     took: Duration,
@@ -39,7 +41,7 @@ pub(super) fn finish(
     let Some(choice) = exchange.choice() else { return Ok(response) };
     let all = response.headers_mut();
     headers::strip(all, upgrade);
-    set_cookies(asked, outgoing, choice, all);
+    set_cookies(asked, route, outgoing, choice, all);
     set_tag(asked, choice, all);
     let shared = &asked.worker.shared;
     if !shared.settings.hide_info_headers {
@@ -53,10 +55,21 @@ pub(super) fn finish(
     Ok(response)
 }
 
-fn set_cookies(asked: &Asked<'_>, outgoing: &Outgoing, choice: &Choice, response: &mut HeaderMap) {
-    let Some(affinity) = &choice.service.cookie else { return };
+fn set_cookies(
+    asked: &Asked<'_>,
+    route: &Route,
+    outgoing: &Outgoing,
+    choice: &Choice,
+    response: &mut HeaderMap,
+) {
+    let service = &choice.service;
+    let Some(affinity) = &service.cookie else { return };
+    // The cookie that the client has goes on, so that it has one.
+    let known = asked.presented.own_name.as_ref().filter(|name| service.own_names.contains(name));
+    let own_name = known.map_or_else(|| route.own_name(service), String::as_str);
     let situation = Situation {
         affinity,
+        own_name,
         root: &choice.service.root,
         pin: asked.presented.pin.as_deref(),
         stayed: choice.reason == Reason::Pinned,
@@ -73,13 +86,13 @@ fn set_cookies(asked: &Asked<'_>, outgoing: &Outgoing, choice: &Choice, response
                     task: choice.backend().id.clone(),
                     attributes: attributes.clone(),
                 };
-                match seal::seal(&asked.worker.shared.keys.load(), &affinity.own_name, &pin) {
+                match seal::seal(&asked.worker.shared.keys.load(), own_name, &pin) {
                     Ok(value) => value,
                     Err(error) => return warn!(%error, "no affinity cookie"),
                 }
             }
         };
-        if let Some(header) = change.header(&affinity.own_name, &value, asked.now) {
+        if let Some(header) = change.header(own_name, &value, asked.now) {
             response.append(SET_COOKIE, header);
         }
     }
