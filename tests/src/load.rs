@@ -64,9 +64,11 @@ impl Sessions {
     }
 }
 
-/// Each of `clients` sends `requests` requests to `http://TO/ping` with a cookie jar and a new connection every tenth request.
+/// Each of `clients` sends `requests` requests for `host` to `http://TO/ping`, with a cookie jar and a new connection every
+/// tenth request.
 pub fn sessions(
     netns: &Netns,
+    host: &'static str,
     clients: u32,
     requests: usize,
     to: SocketAddr,
@@ -79,7 +81,7 @@ pub fn sessions(
             if request % 10 == 9 {
                 connection = Connection::open(Some(client(index)), to).await?;
             }
-            let answer = jar.get(&mut connection, "demo.local", "/ping").await?;
+            let answer = jar.get(&mut connection, host, "/ping").await?;
             anyhow::ensure!(
                 answer.status == 200,
                 "client {index}: {}: {}",

@@ -7,6 +7,7 @@ mod draining;
 mod endings;
 mod fixture;
 mod harness;
+mod leaving;
 mod life;
 mod relay;
 mod scaling;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sticky_tests::load;
-use sticky_tests::swarm::Task;
 use sticky_tests::topology::vip;
 use sticky_tests::wait;
 
@@ -21,8 +20,7 @@ const MODES: [(&str, &str, u32); 2] = [("demo", "demo.local", 0), ("insert", "in
 #[test]
 fn all_of_200_clients_keep_their_first_session() -> anyhow::Result<()> {
     let node = SwarmNode::start()?;
-    let tasks = node.deploy("cookie", 5, &[&COOKIE])?;
-    at_rest(&node, &tasks)?;
+    node.deploy("cookie", 5, &[&COOKIE])?;
     let network = ["--name", "insert", "--network", "demo", "--replicas", "5"];
     let labels = [
         "--label=com.docker.lb.hosts=insert.local",
@@ -32,22 +30,25 @@ fn all_of_200_clients_keep_their_first_session() -> anyhow::Result<()> {
     node.swarm.create(&[&network[..], &labels].concat())?;
     node.swarm.wait_running("insert", 5)?;
     node.sticky.wait_up("insert", 5, Duration::from_secs(20))?;
+    for (service, host, _) in MODES {
+        at_rest(&node, service, host)?;
+    }
     scaling(&node)?;
     update(&node)
 }
 
 /// Nothing changes: the sessions stay, and the load is shared.
-fn at_rest(node: &SwarmNode, tasks: &[Task]) -> anyhow::Result<()> {
-    let clients = load::sessions(&node.net.clients, CLIENTS, 40, vip(80))?;
+fn at_rest(node: &SwarmNode, service: &str, host: &'static str) -> anyhow::Result<()> {
+    let clients = load::sessions(&node.net.clients, host, CLIENTS, 40, vip(80))?;
     let kept = clients.values().filter(|client| client.kept()).count();
-    println!("{kept} of {} clients kept their first session", clients.len());
+    println!("{service}: {kept} of {} clients kept their first session", clients.len());
     assert_eq!((kept, clients.len()), (200, 200));
     assert!(
         clients.values().all(|client| client.upstreams.len() == 1),
         "a client had two backends"
     );
-    let entry = node.sticky.service("demo")?;
-    for task in tasks {
+    let entry = node.sticky.service(service)?;
+    for task in node.swarm.serving(service)? {
         let backend = entry["backends"]
             .as_array()
             .into_iter()

@@ -42,7 +42,7 @@ pub(super) fn walk(lab: &mut Lab) -> anyhow::Result<()> {
     lab.report.check(one, "five requests with one cookie jar show one x-upstream-addr");
 
     lab.report.note(&format!("{CLIENTS} clients, {REQUESTS} requests each, with cookies"));
-    let clients = load::sessions(&lab.net.clients, CLIENTS, REQUESTS, vip(80))?;
+    let clients = load::sessions(&lab.net.clients, "demo.local", CLIENTS, REQUESTS, vip(80))?;
     let kept = clients.values().filter(|client| client.kept()).count();
     lab.report.check(
         kept == clients.len(),
