@@ -1,10 +1,11 @@
 //! The calls to Docker: only GET, and only on `version`, `info`, `events`, `services`, `tasks`, `nodes`, `networks` and
 //! `containers`. Their number does not depend on the number of services.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
 use bollard::Docker;
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{ListContainersOptions, ListServicesOptions, ListTasksOptions};
 
 use super::decode;
@@ -13,6 +14,9 @@ use crate::docker::engine::{self, Events, call, filter, known};
 
 /// The network that joins all containers of overlays to their host.
 pub(super) const GWBRIDGE: &str = "docker_gwbridge";
+
+/// The label that Swarm puts on the containers of its tasks.
+const TASK: &str = "com.docker.swarm.task.id";
 
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -96,10 +100,25 @@ impl Api {
 
     /// The addresses of the tasks of this node on its other networks, by container; overlays' among them.
     pub(super) async fn containers(&self) -> Result<HashMap<String, Vec<LocalAddress>>> {
-        let filters = filter("label", Some(&["com.docker.swarm.task.id".to_owned()]));
-        let options = ListContainersOptions { filters, ..ListContainersOptions::default() };
-        let containers =
-            call("GET /containers/json", self.docker.list_containers(Some(options))).await?;
-        Ok(containers.into_iter().filter_map(decode::container).collect())
+        let listed = self.list(HashMap::new()).await?;
+        Ok(listed.into_iter().filter_map(decode::container).collect())
+    }
+
+    /// The containers of the tasks of this node whose health check fails.
+    pub(super) async fn unhealthy(&self) -> Result<HashSet<String>> {
+        let filters = HashMap::from([("health".to_owned(), vec!["unhealthy".to_owned()])]);
+        let listed = self.list(filters).await?;
+        Ok(listed.into_iter().filter_map(|container| container.id).collect())
+    }
+
+    /// The containers of the tasks of this node that pass `filters`.
+    async fn list(
+        &self,
+        mut filters: HashMap<String, Vec<String>>,
+    ) -> Result<Vec<ContainerSummary>> {
+        filters.insert("label".to_owned(), vec![TASK.to_owned()]);
+        let options =
+            ListContainersOptions { filters: Some(filters), ..ListContainersOptions::default() };
+        call("GET /containers/json", self.docker.list_containers(Some(options))).await
     }
 }

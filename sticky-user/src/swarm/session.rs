@@ -72,11 +72,13 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
 
 /// Lists everything.
 async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> Result<()> {
-    let (services, nodes, networks) =
-        tokio::try_join!(api.services(None), api.nodes(), api.networks())?;
+    let (services, nodes, networks, unhealthy) =
+        tokio::try_join!(api.services(None), api.nodes(), api.networks(), api.unhealthy())?;
     cluster.replace_services(None, services);
     cluster.nodes = nodes;
     cluster.networks = networks;
+    // Events that are still to be read are newer than this list, or lead to the same.
+    cluster.containers.unhealthy = unhealthy;
     let ours = ours(cluster, provider);
     let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge())?;
     cluster.replace_tasks(None, tasks);

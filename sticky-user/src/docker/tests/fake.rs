@@ -279,6 +279,17 @@ fn filtered(path: &str, query: &str, answer: Value) -> Value {
     let key = match path {
         "/services" => "ID",
         "/tasks" => "ServiceID",
+        "/containers/json" if query.contains("unhealthy") => {
+            let ill =
+                |item: &Value| item["Status"].as_str().is_some_and(|s| s.contains("(unhealthy)"));
+            return answer
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|item| ill(item))
+                .cloned()
+                .collect();
+        }
         _ => return answer,
     };
     match answer {

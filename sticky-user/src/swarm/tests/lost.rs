@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::docker::tests::fake::{Fake, Mood};
 use crate::labels::Instance;
-use crate::model::Snapshot;
+use crate::model::{Snapshot, State};
 use crate::provider::Found;
 use crate::swarm::Provider;
 
@@ -129,6 +129,31 @@ async fn a_worker_and_a_missing_socket_are_said_so() {
         lost.status.error.as_ref().is_some_and(|error| error.contains("/nowhere/docker.sock")),
         "{lost:?}"
     );
+    task.abort();
+}
+
+#[tokio::test]
+async fn a_container_that_was_ill_before_is_known_to_be() {
+    let mut fake = Fake::start();
+    fake.demo(2);
+    let container =
+        |id: &str, status: &str| json!({"Id": id, "State": "running", "Status": status});
+    let ill = container("c0-1", "Up 2 minutes (unhealthy)");
+    fake.set("/containers/json", json!([ill, container("c0-2", "Up 2 minutes (healthy)")]));
+    let (mut found, task) = follow(&fake);
+    let down = |found: &Found| {
+        let backends = found.snapshot.services.iter().flat_map(|service| &service.backends);
+        backends.filter(|b| b.state == State::Down).map(|b| b.name.clone()).collect::<Vec<_>>()
+    };
+    let first = until(&mut found, |found| found.status.connected).await;
+    assert_eq!((backends(&first), down(&first)), (2, vec!["s0.1".to_owned()]));
+
+    // It gets well while Docker cannot say so.
+    fake.kill().await;
+    until(&mut found, |found| !found.status.connected).await;
+    fake.set("/containers/json", json!([]));
+    fake.listen();
+    until(&mut found, |found| found.status.connected && down(found).is_empty()).await;
     task.abort();
 }
 
