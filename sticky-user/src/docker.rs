@@ -3,7 +3,7 @@
 
 mod address;
 pub(crate) mod client;
-mod containers;
+pub(crate) mod containers;
 pub(crate) mod engine;
 pub(crate) mod pace;
 #[cfg(test)]

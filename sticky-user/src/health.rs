@@ -8,13 +8,15 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
+use tracing::debug;
 
 use crate::model::{Backend, DrainMode, Snapshot, State};
 use crate::provider::Found;
@@ -36,6 +38,8 @@ struct Report {
     key: Key,
     checker: u64,
     verdict: Verdict,
+    /// An IPv6 address beside one of IPv4, and whether it answers.
+    v6: Option<(IpAddr, bool)>,
 }
 
 /// The checks of one backend.
@@ -57,6 +61,8 @@ pub struct Monitor {
     found: watch::Receiver<Arc<Found>>,
     effective: watch::Sender<Arc<Found>>,
     entries: HashMap<Key, Entry>,
+    /// The IPv6 addresses beside one of IPv4 that were asked, and whether they answer: once and for all.
+    v6: HashMap<Key, (IpAddr, bool)>,
     checkers: u64,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     limit: Arc<Semaphore>,
@@ -77,6 +83,7 @@ impl Monitor {
             found,
             effective,
             entries: HashMap::new(),
+            v6: HashMap::new(),
             checkers: 0,
             reports: mpsc::channel(1024),
             limit: Arc::new(Semaphore::new(AT_ONCE)),
@@ -89,6 +96,7 @@ impl Monitor {
     pub async fn run(mut self) {
         let mut latest = Arc::clone(&self.found.borrow());
         let saved = Arc::clone(&self.effective.borrow().snapshot);
+        self.v6 = answering(&saved);
         self.follow(&latest.snapshot, &verdicts(&saved));
         loop {
             tokio::select! {
@@ -134,14 +142,19 @@ impl Monitor {
                 self.entries.insert(key, entry);
             }
         }
+        let there: HashSet<Key> = backends(snapshot).map(|(key, _)| key).collect();
+        self.v6.retain(|key, _| there.contains(key));
     }
 
     fn start(&mut self, key: Key, plan: Plan, verdict: Verdict) -> Entry {
         self.checkers += 1;
+        let v6 = plan.v6.addr();
+        let ask_v6 = v6.is_some() && self.v6.get(&key).map(|(addr, _)| *addr) != v6;
         let checker = Checker {
             key,
             number: self.checkers,
             plan: plan.clone(),
+            ask_v6,
             reports: self.reports.0.clone(),
             limit: Arc::clone(&self.limit),
         };
@@ -151,13 +164,18 @@ impl Monitor {
 
     /// Whether a report changes anything.
     fn take(&mut self, report: Report) -> bool {
-        match self.entries.get_mut(&report.key) {
-            Some(entry) if entry.checker == report.checker && entry.verdict != report.verdict => {
-                entry.verdict = report.verdict;
-                true
-            }
-            _ => false,
+        let Report { key, checker, verdict, v6 } = report;
+        let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.checker == checker)
+        else {
+            return false;
+        };
+        let changed = entry.verdict != verdict || v6.is_some();
+        entry.verdict = verdict;
+        if let Some((addr, answers)) = v6 {
+            debug!(service = key.0, backend = key.1, %addr, answers, "asked at its second address");
+            self.v6.insert(key, (addr, answers));
         }
+        changed
     }
 
     /// Hands on what was found, with the states that the checks give.
@@ -169,6 +187,8 @@ impl Monitor {
                 if let Some(entry) = self.entries.get(&key) {
                     apply(backend, &entry.verdict);
                 }
+                let v6 = backend.addr_v6.map(|addr| (IpAddr::V6(addr), true));
+                backend.addr_v6 = backend.addr_v6.filter(|_| self.v6.get(&key).copied() == v6);
             }
         }
         self.journal.write(&snapshot);
@@ -191,10 +211,19 @@ impl Monitor {
 
 /// What an earlier run knew of each backend.
 fn verdicts(saved: &Snapshot) -> HashMap<Key, Verdict> {
-    let backends = saved.services.iter().flat_map(|service| {
+    backends(saved).map(|(key, backend)| (key, Verdict::known(backend))).collect()
+}
+
+/// The second addresses that answered an earlier run.
+fn answering(saved: &Snapshot) -> HashMap<Key, (IpAddr, bool)> {
+    let asked = backends(saved).filter(|(_, backend)| backend.state != State::Starting);
+    asked.filter_map(|(key, backend)| Some((key, (backend.addr_v6?.into(), true)))).collect()
+}
+
+fn backends(snapshot: &Snapshot) -> impl Iterator<Item = (Key, &Backend)> {
+    snapshot.services.iter().flat_map(|service| {
         service.backends.iter().map(|backend| ((service.id.clone(), backend.id.clone()), backend))
-    });
-    backends.map(|(key, backend)| (key, Verdict::known(backend))).collect()
+    })
 }
 
 /// Checks decide between a running task's states; what Swarm or the operator ordered stands above them, but for a backend

@@ -245,7 +245,7 @@ pub struct Backend {
     pub name: String,
     /// Where it answers from this host: address, and the port for requests (0: it has none).
     pub addr: Option<SocketAddr>,
-    /// Its IPv6 address for layer 4, where `addr` is of IPv4.
+    /// Its IPv6 address for layer 4, where `addr` is of IPv4: the same ports answer there.
     #[serde(default)]
     pub addr_v6: Option<Ipv6Addr>,
     /// Where other ports of it are; ports of `publish` go to this address at layer 4.

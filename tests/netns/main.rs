@@ -1,6 +1,7 @@
 //! sticky between network namespaces, with backends from a file. Needs root.
 
 mod bodies;
+mod both;
 mod capture;
 mod cells;
 mod chaos;

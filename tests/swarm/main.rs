@@ -9,6 +9,7 @@ mod fixture;
 mod harness;
 mod leaving;
 mod life;
+mod plain;
 mod relay;
 mod scaling;
 mod seeds;

@@ -1,7 +1,7 @@
 //! From containers with labels to services with backends.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, PortSummaryTypeEnum};
 
@@ -19,8 +19,8 @@ pub(super) struct Container {
     pub(super) created: i64,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) phase: Phase,
-    /// Addresses by network, in the order of their names.
-    pub(super) addresses: BTreeMap<String, IpAddr>,
+    /// Addresses by network, in the order of their names; the IPv6 one beside one of IPv4.
+    pub(super) addresses: BTreeMap<String, (IpAddr, Option<Ipv6Addr>)>,
     pub(super) on_host: bool,
     pub(super) ports: Vec<Port>,
 }
@@ -63,9 +63,8 @@ impl Container {
         let address = |text: Option<String>| text.and_then(|text| text.parse::<IpAddr>().ok());
         let addresses =
             settings.networks.into_iter().flatten().filter_map(|(network, endpoint)| {
-                let addr = address(endpoint.ip_address)
-                    .or_else(|| address(endpoint.global_ipv6_address))?;
-                Some((network, addr))
+                let pair = both([endpoint.ip_address, endpoint.global_ipv6_address])?;
+                Some((network, pair))
             });
         let ports = container.ports.into_iter().flatten().filter_map(|port| {
             let proto = match port.typ {
@@ -123,6 +122,17 @@ impl Container {
             _ => self.name.clone(),
         }
     }
+}
+
+/// The address that Docker's texts give, with or without a prefix length, and the IPv6 one where there are both.
+pub(crate) fn both(texts: [Option<String>; 2]) -> Option<(IpAddr, Option<Ipv6Addr>)> {
+    let parse = |text: String| text.split('/').next()?.parse::<IpAddr>().ok();
+    let [first, second] = texts.map(|text| text.and_then(parse));
+    let v6 = match (first, second) {
+        (Some(IpAddr::V4(_)), Some(IpAddr::V6(v6))) => Some(v6),
+        _ => None,
+    };
+    Some((first.or(second)?, v6))
 }
 
 /// The services of this instance, oldest first. The newest container's labels are those of its service.
@@ -219,10 +229,10 @@ fn backend(
         .iter()
         .filter(|(network, _)| seen.networks.get(*network).is_some_and(|n| n.bridge));
     let wanted = config.network.as_ref().and_then(|network| container.addresses.get(network));
-    let ip = match wanted.or_else(|| bridges.map(|(_, addr)| addr).next()) {
-        Some(addr) => Some(*addr),
-        None if container.on_host => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        None => None,
+    let (ip, addr_v6) = match wanted.or_else(|| bridges.map(|(_, pair)| pair).next()) {
+        Some((addr, v6)) => (Some(*addr), *v6),
+        None if container.on_host => (Some(IpAddr::V4(Ipv4Addr::LOCALHOST)), None),
+        None => (None, None),
     };
     let running = match container.phase {
         Phase::Starting => (State::Starting, Some("its container is starting")),
@@ -244,7 +254,7 @@ fn backend(
         name: container.name.clone(),
         addr: ip.map(|ip| SocketAddr::new(ip, port)),
         node: String::new(),
-        addr_v6: None,
+        addr_v6,
         layer4: !container.on_host,
         weight: 1,
         state,

@@ -15,7 +15,7 @@ fn container(name: &str, created: i64, labels: &[(&str, &str)]) -> Container {
         created,
         labels: labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         phase: Phase::Running,
-        addresses: [("bridge".to_owned(), "203.0.113.7".parse().unwrap())].into(),
+        addresses: [("bridge".to_owned(), ("203.0.113.7".parse().unwrap(), None))].into(),
         on_host: false,
         ports: vec![Port { target: 8080, proto: Proto::Tcp, published: Some(80) }],
     }

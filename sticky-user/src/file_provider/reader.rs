@@ -1,7 +1,7 @@
 //! The parts of a `[[service]]`: each value where it belongs, or a mistake with its place.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -113,7 +113,7 @@ impl Reader {
     }
 
     fn backend(&mut self, item: &Spanned<DeValue<'_>>) {
-        let (mut addr, mut id, mut weight, mut drain) = (None, None, 1, false);
+        let (mut addr, mut addr_v6, mut id, mut weight, mut drain) = (None, None, None, 1, false);
         match item.get_ref() {
             DeValue::String(text) => addr = self.addr(start(item), text),
             DeValue::Table(table) => {
@@ -121,6 +121,9 @@ impl Reader {
                     let (offset, inner) = (start(value), value.get_ref());
                     match (key.get_ref().as_ref(), inner) {
                         ("addr", DeValue::String(text)) => addr = self.addr(offset, text),
+                        ("addr_v6", DeValue::String(text)) => {
+                            addr_v6 = self.addr(offset, text).map(|addr| (offset, addr));
+                        }
                         ("id", DeValue::String(text)) if !text.is_empty() => {
                             id = Some(text.to_string())
                         }
@@ -130,13 +133,13 @@ impl Reader {
                             weight = weight_of(number.as_str()).unwrap_or(1);
                         }
                         ("drain", DeValue::Boolean(is)) => drain = *is,
-                        ("addr" | "id" | "weight" | "drain", _) => {
+                        ("addr" | "addr_v6" | "id" | "weight" | "drain", _) => {
                             let hint = "write `{ addr = \"192.0.2.12:8080\", id = \"b\", weight = 2, drain = true }`";
                             let key = format!("backends.{}", key.get_ref());
                             self.wrong(&key, offset, &text(inner), "has a wrong value", hint);
                         }
                         (other, _) => {
-                            let hint = "a backend has addr, id, weight and drain";
+                            let hint = "a backend has addr, addr_v6, id, weight and drain";
                             self.wrong(
                                 &format!("backends.{other}"),
                                 start(key),
@@ -162,6 +165,7 @@ impl Reader {
             }
         }
         let Some(addr) = addr else { return };
+        let addr_v6 = addr_v6.and_then(|(offset, v6)| self.addr_v6(offset, addr, v6));
         let number = self.backends.len() + 1;
         let name = id.clone().unwrap_or_else(|| number.to_string());
         let id = id.unwrap_or_else(|| addr.to_string());
@@ -185,7 +189,7 @@ impl Reader {
             name,
             addr: Some(addr),
             node: String::new(),
-            addr_v6: None,
+            addr_v6,
             layer4: true,
             weight,
             state,
@@ -208,6 +212,22 @@ impl Reader {
             }
         }
         None
+    }
+
+    /// The second address of a backend of both families.
+    fn addr_v6(&mut self, offset: usize, addr: SocketAddr, v6: SocketAddr) -> Option<Ipv6Addr> {
+        match (addr, v6) {
+            (SocketAddr::V4(_), SocketAddr::V6(v6)) if v6.port() == addr.port() => Some(*v6.ip()),
+            _ => {
+                let message = "is not the IPv6 address of the same port";
+                let hint = format!(
+                    "write an IPv4 address in addr, and in addr_v6 the IPv6 one with port {}",
+                    addr.port()
+                );
+                self.wrong("backends.addr_v6", offset, &v6.to_string(), message, &hint);
+                None
+            }
+        }
     }
 
     /// Labels, also where their dots were not quoted and made tables of them.

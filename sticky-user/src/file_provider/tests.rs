@@ -185,3 +185,15 @@ async fn changes_of_the_file_are_followed_however_it_is_written() {
     assert_eq!(healed.status.error, None);
     task.abort();
 }
+
+#[test]
+fn a_backend_may_have_a_second_address_of_the_same_port() {
+    let text = |backend: &str| format!("[[service]]\nname='a'\nbackends=[{backend}]\n");
+    let good = text("{ addr = '192.0.2.1:80', addr_v6 = '[2001:db8::1]:80' }");
+    let services = read(&good, &mut HashMap::new());
+    assert_eq!(services[0].backends[0].addr_v6, Some("2001:db8::1".parse().unwrap()));
+    for wrong in ["'[2001:db8::1]:81'", "'192.0.2.2:80'", "'2001:db8::1'", "1"] {
+        let text = text(&format!("{{ addr = '192.0.2.1:80', addr_v6 = {wrong} }}"));
+        assert_eq!(places(&text).len(), 1, "{wrong}");
+    }
+}

@@ -1,6 +1,7 @@
 //! One backend asked over and over.
 
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +29,18 @@ const EAGER_FOR: Duration = Duration::from_secs(60);
 const REFUSED_WITHIN: Duration = Duration::from_millis(100);
 const REFUSED_EVERY: Duration = Duration::from_millis(1100);
 
+/// A backend's second address that refuses so often, or does not answer for so long after the first did, is not used: many
+/// applications listen on IPv4 alone. The address of a bridge is no source for two seconds after its first container starts.
+const V6_REFUSALS: u32 = 3;
+const V6_PATIENCE: Duration = Duration::from_secs(4);
+
 /// Asks one backend.
 pub(super) struct Checker {
     pub(super) key: Key,
     pub(super) number: u64,
     pub(super) plan: Plan,
+    /// Not known yet is whether its IPv6 address answers.
+    pub(super) ask_v6: bool,
     pub(super) reports: mpsc::Sender<Report>,
     pub(super) limit: Arc<Semaphore>,
 }
@@ -44,17 +52,27 @@ impl Checker {
         let mut judge = Judge::new(verdict);
         let interval = self.plan.config.interval;
         let mut spread = Some(spread(interval));
+        let mut both = self.ask_v6.then(Both::default);
         loop {
             let asked = Instant::now();
-            let outcome = match self.limit.acquire().await {
-                Ok(_permit) => self.plan.check().await,
-                Err(_) => return,
-            };
-            if judge.see(outcome, &self.plan.config) {
+            let Ok(permit) = self.limit.acquire().await else { return };
+            let mut outcome = self.plan.check().await;
+            let mut v6 = None;
+            if let (Ok(()), Some(asking)) = (&outcome, &mut both) {
+                v6 = asking.see(self.plan.check_v6().await, Instant::now());
+                if v6.is_some() {
+                    both = None;
+                } else if judge.verdict.state == State::Starting {
+                    outcome = Err("its IPv6 address does not answer".to_owned());
+                }
+            }
+            drop(permit);
+            if judge.see(outcome, &self.plan.config) || v6.is_some() {
                 let report = Report {
                     key: self.key.clone(),
                     checker: self.number,
                     verdict: judge.verdict.clone(),
+                    v6: self.plan.v6.addr().zip(v6),
                 };
                 if self.reports.send(report).await.is_err() {
                     return;
@@ -83,7 +101,42 @@ fn spread(interval: Duration) -> Duration {
     interval * part / 1000
 }
 
+/// Asking for a second address, once the first answers.
+#[derive(Default)]
+struct Both {
+    refusals: u32,
+    since: Option<Instant>,
+}
+
+impl Both {
+    /// Whether there is an answer for good. Clients come to both addresses or to one of them for as long as the backend lives:
+    /// if they changed while it serves, their connections would break.
+    fn see(&mut self, outcome: io::Result<()>, now: Instant) -> Option<bool> {
+        let since = *self.since.get_or_insert(now);
+        match outcome {
+            Ok(()) => return Some(true),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.refusals += 1,
+            Err(_) => {}
+        }
+        (self.refusals >= V6_REFUSALS || now - since >= V6_PATIENCE).then_some(false)
+    }
+}
+
 impl Plan {
+    /// Asks at every port of the IPv6 address.
+    async fn check_v6(&self) -> io::Result<()> {
+        let all = async {
+            for addr in &self.v6.connect {
+                TcpStream::connect(addr).await?;
+            }
+            for addr in &self.v6.datagrams {
+                heard(*addr).await?;
+            }
+            Ok(())
+        };
+        timeout(self.config.timeout, all).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+
     /// Asks everything there is to ask, in the time there is.
     async fn check(&self) -> Result<(), String> {
         let all = async {
@@ -91,7 +144,7 @@ impl Plan {
                 connect(*addr).await?;
             }
             for addr in &self.datagrams {
-                heard(*addr).await?;
+                heard(*addr).await.map_err(|error| not_heard(*addr, &error))?;
             }
             match &self.http {
                 Some(http) => http.get().await,
@@ -109,7 +162,7 @@ impl Plan {
 
 async fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
     TcpStream::connect(addr).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => {
+        io::ErrorKind::ConnectionRefused => {
             format!("port {} refuses connections", addr.port())
         }
         _ => format!("port {}: {error}", addr.port()),
@@ -117,19 +170,22 @@ async fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
 }
 
 /// Sends an empty datagram, which says nothing to anybody. Only a closed port answers it, by ICMP.
-async fn heard(addr: SocketAddr) -> Result<(), String> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => format!("port {}/udp is closed", addr.port()),
-        _ => format!("port {}/udp: {error}", addr.port()),
-    };
+async fn heard(addr: SocketAddr) -> io::Result<()> {
     let any = if addr.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any).await.map_err(failed)?;
-    socket.connect(addr).await.map_err(failed)?;
-    socket.send(&[]).await.map_err(failed)?;
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(addr).await?;
+    socket.send(&[]).await?;
     match timeout(REFUSED_WITHIN, socket.recv(&mut [0; 1])).await {
-        Ok(Err(error)) => Err(failed(error)),
+        Ok(Err(error)) => Err(error),
         // Silence, or an answer.
         Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+fn not_heard(addr: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => format!("port {}/udp is closed", addr.port()),
+        _ => format!("port {}/udp: {error}", addr.port()),
     }
 }
 

@@ -192,3 +192,43 @@ fn each_tcp_target_is_checked_once() {
     service.backends[0].state = State::Starting;
     assert_eq!(plan(&service), None);
 }
+
+#[tokio::test]
+async fn a_second_address_is_used_only_if_it_answered_when_the_first_did() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut both = service(addr, None);
+    both.config.ip_hash = true;
+    both.publish = vec![Publish { port: 80, target: addr.port(), proto: Proto::Tcp }];
+    let mut other = both.backends[0].clone();
+    (other.id, other.addr_v6) = ("other".to_owned(), Some("::1".parse().unwrap()));
+    both.backends[0].addr_v6 = other.addr_v6;
+
+    let v6 = |found: &Found| {
+        let backends = found.snapshot.services.iter().flat_map(|service| &service.backends);
+        let up = backends.filter(|backend| backend.state == State::Up);
+        up.map(|backend| backend.addr_v6.is_some()).collect::<Vec<_>>()
+    };
+    let (publisher, mut effective, task) = monitor(Snapshot::default());
+    publish(&publisher, both.clone());
+    until(&mut effective, State::Up).await;
+    assert_eq!(v6(&effective.borrow()), [false], "nobody listens there");
+    // It does from now on, and whoever is served stays where it is.
+    let second = TcpListener::bind(("::1", addr.port())).await.unwrap();
+    both.backends.push(other);
+    publish(&publisher, both.clone());
+    let wait = timeout(Duration::from_secs(5), effective.wait_for(|found| v6(found).len() == 2));
+    assert_eq!(v6(&wait.await.unwrap().unwrap()), [false, true]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(v6(&effective.borrow()), [false, true]);
+    let saved = Snapshot::clone(&effective.borrow().snapshot);
+    task.abort();
+
+    // A later run knows what answered, also while it does not.
+    drop(second);
+    let (publisher, effective, task) = monitor(saved);
+    publish(&publisher, both);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(v6(&effective.borrow()), [false, true]);
+    task.abort();
+}

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use super::ports::{docker_ports, published, request_port};
-use super::view::{Cluster, Phase, ServiceView, TaskView};
+use super::view::{Cluster, LocalAddress, Phase, ServiceView, TaskView};
 use crate::labels::{self, Instance, Memory};
 use crate::model::{Backend, BackendMode, LabelError, Proto, Service, ServiceConfig, State};
 use crate::provider::contest;
@@ -162,9 +162,11 @@ fn backend(
     let number = if task.slot == 0 { node_name.clone() } else { task.slot.to_string() };
     let name = format!("{}.{number}", view.name);
     let mut layer4 = true;
-    let mut addr = None;
+    let (mut addr, mut addr_v6) = (None, None);
     if task.node == cluster.own_node {
-        addr = local_address(task, config, cluster).map(|ip| SocketAddr::new(ip, port));
+        let local = local_address(task, config, cluster);
+        addr = local.map(|local| SocketAddr::new(local.addr, port));
+        addr_v6 = local.and_then(|local| local.v6);
         if addr.is_none() && task.phase == Phase::Running {
             // It leaves before it could be reached, or it is about to be listed.
             if state != State::Up {
@@ -196,7 +198,7 @@ fn backend(
         id: task.id.clone(),
         name,
         addr,
-        addr_v6: None,
+        addr_v6,
         node: node_name,
         layer4,
         weight: 1,
@@ -238,14 +240,14 @@ fn state(
 }
 
 /// Where this host reaches a task of its own: on the bridge that joins overlays to the host, or on a bridge it is on.
-fn local_address(
+fn local_address<'a>(
     task: &TaskView,
     config: &ServiceConfig,
-    cluster: &Cluster,
-) -> Option<std::net::IpAddr> {
+    cluster: &'a Cluster,
+) -> Option<&'a LocalAddress> {
     let addresses = cluster.addresses.get(task.container.as_ref()?)?;
     let wanted = addresses.iter().find(|address| Some(&address.network) == config.network.as_ref());
-    wanted.or(addresses.first()).map(|address| address.addr)
+    wanted.or(addresses.first())
 }
 
 /// The services that will soon look different: the ones to ask about again and again.

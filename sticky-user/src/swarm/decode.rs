@@ -11,6 +11,7 @@ use bollard::models::{
 
 use super::api::GWBRIDGE;
 use super::view::{LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView};
+use crate::docker::containers::both;
 use crate::model::Proto;
 
 pub(super) fn service(service: Service) -> Option<ServiceView> {
@@ -134,11 +135,8 @@ pub(super) fn bridge(network: NetworkInspect) -> HashMap<String, Vec<LocalAddres
         network.containers.into_iter().flatten().filter(|(id, _)| id != "ingress-sbox");
     containers
         .filter_map(|(id, endpoint)| {
-            let addr = [endpoint.ipv4_address, endpoint.ipv6_address]
-                .into_iter()
-                .flatten()
-                .find_map(|a| address(&a))?;
-            Some((id, vec![LocalAddress { network: GWBRIDGE.to_owned(), addr }]))
+            let (addr, v6) = both([endpoint.ipv4_address, endpoint.ipv6_address])?;
+            Some((id, vec![LocalAddress { network: GWBRIDGE.to_owned(), addr, v6 }]))
         })
         .collect()
 }
@@ -149,9 +147,8 @@ pub(super) fn container(container: ContainerSummary) -> Option<(String, Vec<Loca
     let mut addresses: Vec<LocalAddress> = networks
         .into_iter()
         .filter_map(|(network, endpoint)| {
-            let texts = [endpoint.ip_address, endpoint.global_ipv6_address];
-            let addr = texts.into_iter().flatten().find_map(|text| address(&text))?;
-            Some(LocalAddress { network, addr })
+            let (addr, v6) = both([endpoint.ip_address, endpoint.global_ipv6_address])?;
+            Some(LocalAddress { network, addr, v6 })
         })
         .collect();
     addresses.sort_by(|a, b| a.network.cmp(&b.network));

@@ -1,7 +1,7 @@
 //! The little of Docker's answers that matters here, and the cluster put together from it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::model::Proto;
 
@@ -107,6 +107,8 @@ pub(super) struct LocalAddress {
     /// Name of the bridge's network.
     pub(super) network: String,
     pub(super) addr: IpAddr,
+    /// Of IPv6, beside one of IPv4.
+    pub(super) v6: Option<Ipv6Addr>,
 }
 
 impl Cluster {

@@ -57,7 +57,7 @@ fn cluster(services: Vec<ServiceView>, tasks: Vec<TaskView>) -> Cluster {
     };
     for (index, task) in tasks.iter().enumerate().filter(|(_, task)| task.node == "here") {
         let addr = format!("203.0.113.{}", index + 1).parse().unwrap();
-        let address = LocalAddress { network: "docker_gwbridge".to_owned(), addr };
+        let address = LocalAddress { network: "docker_gwbridge".to_owned(), addr, v6: None };
         cluster.addresses.insert(task.container.clone().unwrap(), vec![address]);
     }
     cluster.replace_services(None, services);
@@ -183,6 +183,7 @@ fn the_label_says_at_which_of_its_addresses_a_task_is_reached() {
     let local = |network: &str, addr: &str| LocalAddress {
         network: network.to_owned(),
         addr: addr.parse().unwrap(),
+        v6: None,
     };
     let addr_of = |labels: &[(&str, &str)]| {
         let mut view = service("a", "1", labels, &[port(80, 8080, false)]);
