@@ -9,6 +9,7 @@ pub mod plan;
 pub mod reconcile;
 pub mod rules;
 pub mod settle;
+mod shares;
 mod warming;
 
 use std::collections::{HashMap, HashSet};
@@ -41,7 +42,7 @@ pub struct InForceService {
     pub id: String,
     pub frontends: Vec<FrontendInForce>,
     /// Slots by backend id.
-    pub slots: HashMap<String, u32>,
+    pub slots: Arc<HashMap<String, u32>>,
     /// Mistakes that only show on this node, such as a contested port.
     pub errors: Vec<LabelError>,
 }

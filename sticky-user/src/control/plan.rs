@@ -212,7 +212,8 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
             backends.insert(b.identity, value);
         }
         let (slots, members, moved) = table(want, old, &backends, build);
-        if old.is_none_or(|o| o.slots != slots) {
+        // A table that was not built anew is the same one, and need not be compared.
+        if old.is_none_or(|o| !Arc::ptr_eq(&o.slots, &slots) && o.slots != slots) {
             plan.tables.push((index, Arc::clone(&slots)));
         }
         if moved > 0 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use sticky_common::hash::HashKey;
-use sticky_common::types::{BackendId, tick};
+use sticky_common::types::tick;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -15,8 +15,9 @@ use super::desired::{self, Wanted, identity};
 use super::frontends::{self, Occupied, Resolved};
 use super::plan::{self, Build, Loaded, Plan};
 use super::settle::Survey;
+use super::shares::Shares;
 use super::warming::Warming;
-use super::{Census, FrontendInForce, InForce, InForceService, Names, Path};
+use super::{Census, FrontendInForce, InForce, InForceService, Names, Path, Reach};
 use crate::model::{Frontend, LabelError, Snapshot};
 use crate::provider::Found;
 
@@ -56,6 +57,8 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         errors: Vec::new(),
         names: Names::default(),
         warming: Warming::default(),
+        shares: Shares::default(),
+        cause: None,
     };
     let mut found = inputs.found.borrow_and_update().clone();
     let mut surveyed = Instant::now();
@@ -93,6 +96,9 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
 /// Mistakes that only show on this node, by position of the service.
 type NodeErrors = HashMap<usize, Vec<LabelError>>;
 
+/// Those, the frontends that are relayed, what was changed, and what is loaded since.
+type Committed = (NodeErrors, HashSet<Frontend>, Plan, Loaded);
+
 /// What the last commit was made from.
 #[derive(PartialEq)]
 struct Basis {
@@ -110,6 +116,23 @@ struct Reconciler {
     /// Of the last commit.
     names: Names,
     warming: Warming,
+    shares: Shares,
+    cause: Option<Cause>,
+}
+
+/// What the last plan followed from: from the same follows that nothing is to be done.
+struct Cause {
+    snapshot: Arc<Snapshot>,
+    resolved: Vec<Resolved>,
+    reach: HashMap<IpAddr, Reach>,
+}
+
+impl Cause {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.snapshot, &other.snapshot)
+            && self.resolved == other.resolved
+            && self.reach == other.reach
+    }
 }
 
 impl Reconciler {
@@ -122,10 +145,11 @@ impl Reconciler {
             None => vec![Resolved::default(); services.len()],
         };
         // A refused change leaves layer 4 as it is; layer 7 goes on with what was found.
-        let (errors, relayed, plan, after) = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
+        let committed = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
             error!(error = %e, "the data path refused a change; layer 4 stays as it is, the next try is in {} s", UPKEEP.as_secs());
-            (NodeErrors::default(), HashSet::new(), Plan::default(), self.loaded.clone())
+            Some((NodeErrors::default(), HashSet::new(), Plan::default(), self.loaded.clone()))
         });
+        let (errors, relayed, plan, after) = committed?;
         let took = event_at.elapsed();
         let before = std::mem::replace(&mut self.loaded, after);
         let basis = Basis {
@@ -149,29 +173,44 @@ impl Reconciler {
         Some(in_force)
     }
 
+    /// `None`: there is nothing to do that was not done before.
     fn commit(
         &mut self,
         inputs: &mut Inputs,
         found: &Found,
         resolved: &[Resolved],
-    ) -> Result<(NodeErrors, HashSet<Frontend>, Plan, Loaded), super::Error> {
-        let Some(data_path) = &mut inputs.data_path else {
-            return Ok((HashMap::new(), HashSet::new(), Plan::default(), Loaded::default()));
-        };
+    ) -> Result<Option<Committed>, super::Error> {
         let services = &found.snapshot.services;
-        let reach = data_path.reach(&desired::addresses(services))?;
+        let reach = match &mut inputs.data_path {
+            Some(data_path) => data_path.reach(&desired::addresses(services)),
+            None => Ok(HashMap::new()),
+        };
+        let last = self.cause.take();
+        let resolved = resolved.to_vec();
+        let cause = Cause { snapshot: Arc::clone(&found.snapshot), resolved, reach: reach? };
+        // A weight that grows with time is a reason of its own.
+        let grows = services.iter().any(|service| !service.config.slow_start.is_zero());
+        if last.is_some_and(|last| last.is(&cause)) && !grows {
+            self.cause = Some(cause);
+            return Ok(None);
+        }
+        let Some(data_path) = &mut inputs.data_path else {
+            self.cause = Some(cause);
+            return Ok(Some((HashMap::new(), HashSet::new(), Plan::default(), Loaded::default())));
+        };
         let at = Instant::now();
         self.warming.see(services, at);
         let weight = |service: &_, backend: &_| self.warming.weight(service, backend, at);
         let Wanted { desired, names, errors, relayed } =
-            desired::wanted(services, resolved, &reach, inputs.hash_key, weight);
+            desired::wanted(services, &cause.resolved, &cause.reach, inputs.hash_key, weight);
         let rekeyed = data_path.rekeyed();
         let build = Build { table_size: data_path.table_size(), now: now(), rekeyed };
         let (plan, after) =
             plan::diff(&self.loaded, &desired, build).map_err(|e| super::Error(e.to_string()))?;
         data_path.apply(&plan, &after, &names)?;
         self.names = names;
-        Ok((errors, relayed, plan, after))
+        self.cause = Some(cause);
+        Ok(Some((errors, relayed, plan, after)))
     }
 
     /// Looks through the client records: slots that nobody disputes settle, records that stand for nothing go.
@@ -206,16 +245,17 @@ impl Reconciler {
     }
 
     fn in_force(
-        &self,
+        &mut self,
         found: &Found,
         resolved: Vec<Resolved>,
         mut errors: NodeErrors,
         relayed: &HashSet<Frontend>,
     ) -> Vec<InForceService> {
         let services = &found.snapshot.services;
-        let per_service = services.iter().zip(resolved).enumerate();
+        let slots = self.shares.of(services, &self.loaded);
+        let per_service = services.iter().zip(resolved).zip(slots).enumerate();
         per_service
-            .map(|(at, (service, resolved))| {
+            .map(|(at, ((service, resolved), slots))| {
                 let mut all = resolved.errors;
                 all.extend(errors.remove(&at).unwrap_or_default());
                 let frontends = resolved.frontends.into_iter();
@@ -228,28 +268,11 @@ impl Reconciler {
                             path: if relayed.contains(&frontend) { Path::Relay } else { Path::Xdp },
                         })
                         .collect(),
-                    slots: self.slots(service),
+                    slots,
                     errors: all,
                 }
             })
             .collect()
-    }
-
-    fn slots(&self, service: &crate::model::Service) -> HashMap<String, u32> {
-        let Some(loaded) = self.loaded.services.get(&identity(&service.id)) else {
-            return HashMap::new();
-        };
-        let mut by_index: HashMap<u32, u32> = HashMap::new();
-        for index in loaded.slots.iter().filter_map(|s| s.index()) {
-            *by_index.entry(index).or_default() += 1;
-        }
-        let count = |id: &str| {
-            loaded
-                .backends
-                .get(&identity(id))
-                .and_then(|b| by_index.get(&BackendId(b.id).index()).copied())
-        };
-        service.backends.iter().map(|b| (b.id.clone(), count(&b.id).unwrap_or(0))).collect()
     }
 
     /// One line per service whose slots or backends changed (contract, section 7).
@@ -272,8 +295,10 @@ impl Reconciler {
         }
         let up =
             |s: &crate::model::Service| s.backends.iter().filter(|b| b.state.takes_new()).count();
+        let mut gone: HashMap<&str, &crate::model::Service> =
+            previous.services.iter().map(|service| (service.id.as_str(), service)).collect();
         for service in &found.snapshot.services {
-            let old = previous.services.iter().find(|s| s.id == service.id);
+            let old = gone.remove(service.id.as_str());
             let id = identity(&service.id);
             let moved_slots = plan.moved.get(&id).copied().unwrap_or(0);
             if old.is_some_and(|old| up(old) == up(service)) && moved_slots == 0 {
@@ -289,11 +314,7 @@ impl Reconciler {
                 took.as_millis(),
             );
         }
-        for gone in previous
-            .services
-            .iter()
-            .filter(|s| !found.snapshot.services.iter().any(|n| n.id == s.id))
-        {
+        for gone in gone.values() {
             info!(
                 "service {}: removed, generation {}, {} ms from event",
                 gone.name,

@@ -16,7 +16,7 @@ impl Warming {
     /// Takes in which backends are up.
     pub fn see(&mut self, services: &[Service], now: Instant) {
         let mut next = HashMap::new();
-        for service in services {
+        for service in services.iter().filter(|service| !service.config.slow_start.is_zero()) {
             let up = || service.backends.iter().filter(|backend| backend.state == State::Up);
             let served = up().any(|backend| self.0.contains_key(&key(service, backend)));
             for backend in up() {

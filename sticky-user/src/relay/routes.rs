@@ -108,12 +108,12 @@ impl Book {
     pub(super) fn publish(&mut self, in_force: &InForce) -> Routes {
         let mut routes = Routes::default();
         let mut services = HashMap::new();
-        let found = in_force.snapshot.services.iter();
-        for service in found.filter(|service| service.config.ip_hash) {
+        // Both are in the same order.
+        let found = in_force.snapshot.services.iter().zip(&in_force.services);
+        for (service, place) in found.filter(|(service, _)| service.config.ip_hash) {
             let previous = self.services.remove(&service.id);
             let now = Arc::new(next(service, previous.as_deref()));
-            let frontends = in_force.services.iter().filter(|s| s.id == service.id);
-            for place in frontends.flat_map(|s| &s.frontends) {
+            for place in &place.frontends {
                 // What is for loopback stays with whoever listens there, were it a VIP.
                 if place.frontend.addr.is_loopback() {
                     continue;

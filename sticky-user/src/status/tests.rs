@@ -50,7 +50,7 @@ pub(crate) fn in_force() -> InForce {
         services: vec![InForceService {
             id: "s1".into(),
             frontends: vec![FrontendInForce { frontend, target: 8080, path: Path::Xdp }],
-            slots: HashMap::from([("kpf4".to_owned(), 3277)]),
+            slots: Arc::new(HashMap::from([("kpf4".to_owned(), 3277)])),
             errors: Vec::new(),
         }],
         updated: SystemTime::UNIX_EPOCH,
