@@ -10,6 +10,7 @@ mod report;
 #[path = "../datapath/rig.rs"]
 #[expect(dead_code, reason = "the tests of the data path use the rest of it")]
 mod rig;
+mod scale;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,12 +41,19 @@ enum What {
     },
     /// What a request costs the proxy, beside nginx and HAProxy
     L7,
+    /// What a large Swarm costs
+    Scale {
+        /// The sticky that is measured
+        #[arg(long, value_name = "PATH")]
+        sticky: PathBuf,
+    },
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match &args.what {
         What::L4 { programs } => l4::run(programs, args.quick)?,
         What::L7 => l7::run(args.quick)?,
+        What::Scale { sticky } => scale::run(sticky, args.quick)?,
     };
     report.publish(&args.out, args.quick)
 }

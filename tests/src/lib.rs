@@ -9,6 +9,7 @@ pub mod curl;
 pub mod datagrams;
 pub mod demo;
 pub mod dockerd;
+pub mod fake_docker;
 pub mod http;
 pub mod lab;
 pub mod lines;

@@ -29,6 +29,8 @@ enum What {
     L4,
     /// What a request costs the proxy, beside nginx and HAProxy
     L7,
+    /// What a large Swarm costs
+    Scale,
 }
 
 impl BenchArgs {
@@ -45,6 +47,7 @@ pub(crate) fn run(args: &BenchArgs, mode: Install) -> Result<()> {
         let mut bench = match what {
             What::L4 => l4(mode)?,
             What::L7 => l7(args.quick, mode)?,
+            What::Scale => scale(mode)?,
         };
         if args.quick {
             bench.arg("--quick");
@@ -75,6 +78,14 @@ fn l7(quick: bool, mode: Install) -> Result<Command> {
     host::peers(mode);
     let mut bench = Command::new(program(!quick)?);
     bench.arg("l7").env("STICKY_BIN", sticky);
+    Ok(bench)
+}
+
+fn scale(mode: Install) -> Result<Command> {
+    let sticky = build::sticky(mode)?;
+    // What is measured is another process.
+    let mut bench = Command::new(program(false)?);
+    bench.arg("scale").arg("--sticky").arg(sticky);
     Ok(bench)
 }
 
