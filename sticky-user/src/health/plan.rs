@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::{
-    Backend, BackendMode, HealthConfig, HostPattern, Proto, ProxyProtocol, Service, State,
-};
+use crate::model::{Backend, HealthConfig, HostPattern, Proto, ProxyProtocol, Service, State};
 
 /// How a backend is asked whether it is well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +38,7 @@ impl Plan {
     /// `None` where its container's state has to do: it has no port of its own, or is not running.
     pub(super) fn of(service: &Service, backend: &Backend) -> Option<Self> {
         let config = &service.config;
-        // Docker's virtual address answers whether or not anything is behind it, and not on every host.
-        if config.backend_mode == BackendMode::Vip
-            || !matches!(backend.state, State::Up | State::Draining(_))
-        {
+        if !matches!(backend.state, State::Up | State::Draining(_)) {
             return None;
         }
         let addr = backend.addr?;
