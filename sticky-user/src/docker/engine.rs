@@ -117,28 +117,6 @@ pub(crate) async fn call<T>(
     }
 }
 
-/// `None` for what Docker does not know.
-pub(crate) fn known<T>(answer: Result<T>) -> Result<Option<T>> {
-    use bollard::errors::Error::DockerResponseServerError;
-    match answer {
-        Err(error)
-            if matches!(
-                error.downcast_ref(),
-                Some(DockerResponseServerError { status_code: 404, .. })
-            ) =>
-        {
-            Ok(None)
-        }
-        answer => answer.map(Some),
-    }
-}
-
-/// Whether a call was refused, as a proxy of the socket does.
-pub(crate) fn denied(error: &anyhow::Error) -> bool {
-    use bollard::errors::Error::DockerResponseServerError;
-    matches!(error.downcast_ref(), Some(DockerResponseServerError { status_code: 403 | 405, .. }))
-}
-
 /// An error in few words: the call, and what Docker says or else what is at the bottom of it.
 pub(crate) fn explain(error: &anyhow::Error) -> String {
     use bollard::errors::Error::DockerResponseServerError;

@@ -1,7 +1,7 @@
 //! Hands what a provider found to the rest of sticky, when it differs from what it handed over before.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -34,17 +34,23 @@ impl Publisher {
         let last = self.last();
         let same = *last.snapshot == snapshot;
         if same && same_state(&last.status, &status) {
-            // How old the snapshot is must be known when the source is lost, but nobody waits for it.
-            self.sender.send_if_modified(|last| {
-                *last = Arc::new(Found { status, ..Found::clone(last) });
-                false
-            });
+            self.still(status.last_update);
             return false;
         }
         report_status(&last.status, &status);
         let snapshot = if same { Arc::clone(&last.snapshot) } else { Arc::new(snapshot) };
         self.sender.send_replace(Arc::new(Found { snapshot, event_at, status }));
         true
+    }
+
+    /// The source was read, and says what it said before.
+    pub fn still(&self, read_at: SystemTime) {
+        // How old the snapshot is must be known when the source is lost, but nobody waits for it.
+        self.sender.send_if_modified(|last| {
+            let status = ProviderStatus { last_update: read_at, ..last.status.clone() };
+            *last = Arc::new(Found { status, ..Found::clone(last) });
+            false
+        });
     }
 
     /// The source cannot be read: the last snapshot stays, with the reason.

@@ -4,19 +4,21 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, bail};
-use bollard::Docker;
-use bollard::models::ContainerSummary;
-use bollard::query_parameters::{ListContainersOptions, ListServicesOptions, ListTasksOptions};
+use http::StatusCode;
+use serde::de::DeserializeOwned;
 
 use super::decode;
 use super::view::{LocalAddress, NetworkView, NodeView, ServiceView, TaskView};
-use crate::docker::engine::{self, Events, call, filter, known};
+use crate::docker::client::{Docker, Error, filters};
+use crate::docker::engine::{self, Events};
 
 /// The network that joins all containers of overlays to their host.
 pub(super) const GWBRIDGE: &str = "docker_gwbridge";
 
 /// The label that Swarm puts on the containers of its tasks.
 const TASK: &str = "com.docker.swarm.task.id";
+/// More ids than this in a filter cost more than what they leave out.
+const MOST_IDS: usize = 200;
 
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -24,18 +26,20 @@ const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 #[derive(Debug)]
 pub(super) struct Api {
     docker: Docker,
+    /// For the events.
+    stream: bollard::Docker,
 }
 
 impl Api {
     pub(super) async fn connect(host: Option<&str>) -> Result<Self> {
-        Ok(Self { docker: engine::connect(host).await? })
+        Ok(Self { docker: Docker::connect(host).await?, stream: engine::connect(host).await? })
     }
 
     /// The id of this node, if it manages a Swarm. Where a proxy of the socket does not pass `info`, it is the node with
     /// the name of this host.
     pub(super) async fn own_node(&self) -> Result<String> {
-        let info = match call("GET /info", self.docker.info()).await {
-            Err(error) if engine::denied(&error) => return self.node_of_this_host().await,
+        let info: decode::Info = match self.docker.get("/info", &[]).await {
+            Err(Error::Denied { .. }) => return self.node_of_this_host().await,
             info => info?,
         };
         let swarm = info.swarm.unwrap_or_default();
@@ -58,15 +62,17 @@ impl Api {
     /// What happens from now on, without the execs of health checks.
     pub(super) fn events(&self) -> Events {
         let actions = ["create", "update", "remove", "start", "kill", "die", "health_status"];
-        engine::events(&self.docker, &["service", "node", "network", "container"], &actions)
+        engine::events(&self.stream, &["service", "node", "network", "container"], &actions)
     }
 
     /// The services with these ids, or all.
     pub(super) async fn services(&self, ids: Option<&[String]>) -> Result<Vec<ServiceView>> {
-        let options =
-            ListServicesOptions { filters: filter("id", ids), ..ListServicesOptions::default() };
-        let services = call("GET /services", self.docker.list_services(Some(options))).await?;
-        Ok(services.into_iter().filter_map(decode::service).collect())
+        Ok(self
+            .list("/services", "id", ids)
+            .await?
+            .into_iter()
+            .filter_map(decode::service)
+            .collect())
     }
 
     /// The tasks of these services, or all, whatever state they are in; `None` if one of the services is not known.
@@ -74,51 +80,66 @@ impl Api {
         if services.is_some_and(<[String]>::is_empty) {
             return Ok(Some(Vec::new()));
         }
-        let options = ListTasksOptions { filters: filter("service", services) };
-        let tasks = known(call("GET /tasks", self.docker.list_tasks(Some(options))).await)?;
+        let tasks = known(self.list("/tasks", "service", services).await)?;
         Ok(tasks.map(|tasks| tasks.into_iter().filter_map(decode::task).collect()))
     }
 
     pub(super) async fn nodes(&self) -> Result<HashMap<String, NodeView>> {
-        let nodes = call("GET /nodes", self.docker.list_nodes(None)).await?;
+        let nodes: Vec<_> = self.docker.get("/nodes", &[]).await?;
         Ok(nodes.into_iter().filter_map(decode::node).collect())
     }
 
     pub(super) async fn networks(&self) -> Result<HashMap<String, NetworkView>> {
-        let networks = call("GET /networks", self.docker.list_networks(None)).await?;
+        let networks: Vec<_> = self.docker.get("/networks", &[]).await?;
         Ok(networks.into_iter().filter_map(decode::network).collect())
     }
 
     /// The addresses on `docker_gwbridge`, by container. There is no such network before the first overlay.
     pub(super) async fn gwbridge(&self) -> Result<HashMap<String, Vec<LocalAddress>>> {
-        let network = known(
-            call("GET /networks/docker_gwbridge", self.docker.inspect_network(GWBRIDGE, None))
-                .await,
-        )?;
+        let network = known(self.docker.get(&format!("/networks/{GWBRIDGE}"), &[]).await)?;
         Ok(network.map(decode::bridge).unwrap_or_default())
     }
 
     /// The addresses of the tasks of this node on its other networks, by container; overlays' among them.
     pub(super) async fn containers(&self) -> Result<HashMap<String, Vec<LocalAddress>>> {
-        let listed = self.list(HashMap::new()).await?;
+        let listed = self.task_containers(&[]).await?;
         Ok(listed.into_iter().filter_map(decode::container).collect())
     }
 
     /// The containers of the tasks of this node whose health check fails.
     pub(super) async fn unhealthy(&self) -> Result<HashSet<String>> {
-        let filters = HashMap::from([("health".to_owned(), vec!["unhealthy".to_owned()])]);
-        let listed = self.list(filters).await?;
+        let listed = self.task_containers(&[("health", "unhealthy")]).await?;
         Ok(listed.into_iter().filter_map(|container| container.id).collect())
     }
 
-    /// The containers of the tasks of this node that pass `filters`.
-    async fn list(
+    /// The containers of the tasks of this node that also pass these filters.
+    async fn task_containers(
         &self,
-        mut filters: HashMap<String, Vec<String>>,
-    ) -> Result<Vec<ContainerSummary>> {
-        filters.insert("label".to_owned(), vec![TASK.to_owned()]);
-        let options =
-            ListContainersOptions { filters: Some(filters), ..ListContainersOptions::default() };
-        call("GET /containers/json", self.docker.list_containers(Some(options))).await
+        more: &[(&str, &str)],
+    ) -> Result<Vec<decode::Container>, Error> {
+        let all = more.iter().chain(&[("label", TASK)]);
+        let filters: HashMap<_, _> = all.map(|(key, value)| (key, [value])).collect();
+        let filters = serde_json::json!(filters).to_string();
+        self.docker.get("/containers/json", &[("filters", filters)]).await
+    }
+
+    /// The entries of a list that have one of these values, unless there are too many to be named.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: &str,
+        values: Option<&[String]>,
+    ) -> Result<Vec<T>, Error> {
+        let named = values.filter(|values| values.len() <= MOST_IDS);
+        let query: Vec<_> = named.map(|values| filters(key, values)).into_iter().collect();
+        self.docker.get(path, &query).await
+    }
+}
+
+/// `None` for what Docker does not know.
+fn known<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(None),
+        answer => answer.map(Some),
     }
 }

@@ -1,34 +1,217 @@
-//! From the models of Docker's API to ours. What lacks an id is passed over.
+//! From Docker's answers to ours: of each only the fields that matter here, since thousands of tasks are megabytes of text.
+//! What lacks an id is passed over.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use bollard::models::{
-    ContainerSummary, EndpointPortConfig, EndpointPortConfigProtocolEnum as Protocol,
-    EndpointPortConfigPublishModeEnum as Mode, Network, NetworkInspect, Node, NodeState, Service,
-    ServiceUpdateStatusStateEnum as Update, Task, TaskState,
-};
+use serde::Deserialize;
 
 use super::api::GWBRIDGE;
 use super::view::{LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView};
 use crate::docker::containers::both;
 use crate::model::Proto;
 
+type Labels = Option<BTreeMap<String, String>>;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Info {
+    pub(super) swarm: Option<Swarm>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Swarm {
+    #[serde(rename = "NodeID")]
+    pub(super) node_id: Option<String>,
+    pub(super) control_available: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Service {
+    #[serde(rename = "ID")]
+    id: Option<String>,
+    created_at: Option<String>,
+    spec: Option<ServiceSpec>,
+    endpoint: Option<Endpoint>,
+    update_status: Option<UpdateStatus>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceSpec {
+    name: Option<String>,
+    labels: Labels,
+    task_template: Option<TaskTemplate>,
+    networks: Option<Vec<Attachment>>,
+    endpoint_spec: Option<EndpointSpec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TaskTemplate {
+    container_spec: Option<ContainerSpec>,
+    networks: Option<Vec<Attachment>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ContainerSpec {
+    labels: Labels,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attachment {
+    target: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EndpointSpec {
+    ports: Option<Vec<Port>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Endpoint {
+    ports: Option<Vec<Port>>,
+    #[serde(rename = "VirtualIPs")]
+    virtual_ips: Option<Vec<VirtualIp>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct VirtualIp {
+    #[serde(rename = "NetworkID")]
+    network_id: Option<String>,
+    addr: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct UpdateStatus {
+    state: Option<String>,
+    started_at: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Port {
+    protocol: Option<String>,
+    target_port: Option<i64>,
+    published_port: Option<i64>,
+    publish_mode: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Task {
+    #[serde(rename = "ID")]
+    id: Option<String>,
+    #[serde(rename = "ServiceID")]
+    service_id: Option<String>,
+    created_at: Option<String>,
+    slot: Option<u64>,
+    #[serde(rename = "NodeID")]
+    node_id: Option<String>,
+    desired_state: Option<String>,
+    status: Option<TaskStatus>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct TaskStatus {
+    state: Option<String>,
+    err: Option<String>,
+    container_status: Option<ContainerStatus>,
+    port_status: Option<EndpointSpec>,
+}
+
+#[derive(Deserialize)]
+struct ContainerStatus {
+    #[serde(rename = "ContainerID")]
+    container_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Node {
+    #[serde(rename = "ID")]
+    id: Option<String>,
+    description: Option<Description>,
+    status: Option<NodeStatus>,
+    manager_status: Option<NodeStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Description {
+    hostname: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NodeStatus {
+    state: Option<String>,
+    addr: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Network {
+    id: Option<String>,
+    name: Option<String>,
+    driver: Option<String>,
+    ingress: Option<bool>,
+    containers: Option<HashMap<String, BridgeEnd>>,
+}
+
+#[derive(Deserialize)]
+struct BridgeEnd {
+    #[serde(rename = "IPv4Address")]
+    v4: Option<String>,
+    #[serde(rename = "IPv6Address")]
+    v6: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Container {
+    pub(super) id: Option<String>,
+    network_settings: Option<NetworkSettings>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    networks: Option<HashMap<String, ContainerEnd>>,
+}
+
+#[derive(Deserialize)]
+struct ContainerEnd {
+    #[serde(rename = "IPAddress")]
+    v4: Option<String>,
+    #[serde(rename = "GlobalIPv6Address")]
+    v6: Option<String>,
+}
+
 pub(super) fn service(service: Service) -> Option<ServiceView> {
     let spec = service.spec.unwrap_or_default();
     let template = spec.task_template.unwrap_or_default();
     let endpoint = service.endpoint.unwrap_or_default();
-    let sorted = |labels: Option<HashMap<String, String>>| {
-        labels.into_iter().flatten().collect::<BTreeMap<_, _>>()
-    };
     let update = service.update_status.unwrap_or_default();
-    let updating = matches!(update.state, Some(Update::UPDATING | Update::ROLLBACK_STARTED));
+    let updating = matches!(update.state.as_deref(), Some("updating" | "rollback_started"));
     Some(ServiceView {
         id: service.id?,
         name: spec.name.unwrap_or_default(),
         created_at: time(service.created_at),
-        labels: sorted(spec.labels),
-        container_labels: sorted(template.container_spec.and_then(|container| container.labels)),
+        labels: spec.labels.unwrap_or_default(),
+        container_labels: template
+            .container_spec
+            .and_then(|container| container.labels)
+            .unwrap_or_default(),
         // Before Swarm has given it its ports, a service has only those it asks for.
         ports: endpoint
             .ports
@@ -56,11 +239,10 @@ pub(super) fn service(service: Service) -> Option<ServiceView> {
 
 pub(super) fn task(task: Task) -> Option<TaskView> {
     let status = task.status.unwrap_or_default();
-    let state = status.state.unwrap_or(TaskState::NEW);
+    let state = status.state.unwrap_or_else(|| "new".to_owned());
     let mut ports: Vec<PortView> = status
         .port_status
-        .unwrap_or_default()
-        .ports
+        .and_then(|status| status.ports)
         .into_iter()
         .flatten()
         .filter_map(|p| port(&p))
@@ -71,41 +253,33 @@ pub(super) fn task(task: Task) -> Option<TaskView> {
         id: task.id?,
         service: task.service_id?,
         created_at: time(task.created_at),
-        slot: task.slot.and_then(|slot| u64::try_from(slot).ok()).unwrap_or(0),
+        slot: task.slot.unwrap_or(0),
         node: task.node_id.unwrap_or_default(),
         container: status
             .container_status
             .and_then(|container| container.container_id)
             .filter(|id| !id.is_empty()),
-        phase: match phase(state) {
-            // A state that this program does not know is no reason to send clients there.
-            None => Phase::After,
-            Some(phase) => phase,
-        },
-        wanted: task.desired_state.and_then(phase).is_some_and(|phase| phase != Phase::After),
-        state: state.to_string(),
+        // A state that this program does not know is no reason to send clients there.
+        phase: phase(&state).unwrap_or(Phase::After),
+        wanted: task
+            .desired_state
+            .and_then(|state| phase(&state))
+            .is_some_and(|phase| phase != Phase::After),
+        state,
         error: status.err.filter(|error| !error.is_empty()),
         ports,
     })
 }
 
-fn phase(state: TaskState) -> Option<Phase> {
+fn phase(state: &str) -> Option<Phase> {
     match state {
-        TaskState::NEW
-        | TaskState::ALLOCATED
-        | TaskState::PENDING
-        | TaskState::ASSIGNED
-        | TaskState::ACCEPTED
-        | TaskState::PREPARING
-        | TaskState::READY
-        | TaskState::STARTING => Some(Phase::Before),
-        TaskState::RUNNING => Some(Phase::Running),
-        TaskState::COMPLETE
-        | TaskState::SHUTDOWN
-        | TaskState::FAILED
-        | TaskState::REJECTED
-        | TaskState::REMOVE
-        | TaskState::ORPHANED => Some(Phase::After),
+        "new" | "allocated" | "pending" | "assigned" | "accepted" | "preparing" | "ready"
+        | "starting" => Some(Phase::Before),
+        "running" => Some(Phase::Running),
+        "complete" | "shutdown" | "failed" | "rejected" | "remove" | "orphaned" => {
+            Some(Phase::After)
+        }
+        _ => None,
     }
 }
 
@@ -117,7 +291,7 @@ pub(super) fn node(node: Node) -> Option<(String, NodeView)> {
     let addr = addr
         .or_else(|| node.manager_status.and_then(|manager| manager.addr).as_ref().and_then(usable));
     let name = node.description.and_then(|description| description.hostname).unwrap_or_default();
-    Some((node.id?, NodeView { name, addr, down: status.state == Some(NodeState::DOWN) }))
+    Some((node.id?, NodeView { name, addr, down: status.state.as_deref() == Some("down") }))
 }
 
 pub(super) fn network(network: Network) -> Option<(String, NetworkView)> {
@@ -130,24 +304,24 @@ pub(super) fn network(network: Network) -> Option<(String, NetworkView)> {
 }
 
 /// The containers on a bridge, by id. The sandbox of Docker's routing mesh is no container.
-pub(super) fn bridge(network: NetworkInspect) -> HashMap<String, Vec<LocalAddress>> {
+pub(super) fn bridge(network: Network) -> HashMap<String, Vec<LocalAddress>> {
     let containers =
         network.containers.into_iter().flatten().filter(|(id, _)| id != "ingress-sbox");
     containers
         .filter_map(|(id, endpoint)| {
-            let (addr, v6) = both([endpoint.ipv4_address, endpoint.ipv6_address])?;
+            let (addr, v6) = both([endpoint.v4, endpoint.v6])?;
             Some((id, vec![LocalAddress { network: GWBRIDGE.to_owned(), addr, v6 }]))
         })
         .collect()
 }
 
-pub(super) fn container(container: ContainerSummary) -> Option<(String, Vec<LocalAddress>)> {
+pub(super) fn container(container: Container) -> Option<(String, Vec<LocalAddress>)> {
     let networks =
         container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
     let mut addresses: Vec<LocalAddress> = networks
         .into_iter()
         .filter_map(|(network, endpoint)| {
-            let (addr, v6) = both([endpoint.ip_address, endpoint.global_ipv6_address])?;
+            let (addr, v6) = both([endpoint.v4, endpoint.v6])?;
             Some(LocalAddress { network, addr, v6 })
         })
         .collect();
@@ -160,17 +334,17 @@ fn time(text: Option<String>) -> String {
     text.unwrap_or_default().trim_end_matches('Z').to_owned()
 }
 
-fn port(port: &EndpointPortConfig) -> Option<PortView> {
+fn port(port: &Port) -> Option<PortView> {
     let number = |number: Option<i64>| number.and_then(|number| u16::try_from(number).ok());
     Some(PortView {
         published: number(port.published_port).unwrap_or(0),
         target: number(port.target_port).filter(|target| *target != 0)?,
-        proto: match port.protocol {
-            Some(Protocol::UDP) => Some(Proto::Udp),
-            Some(Protocol::SCTP) => None,
+        proto: match port.protocol.as_deref() {
+            Some("udp") => Some(Proto::Udp),
+            Some("sctp") => None,
             _ => Some(Proto::Tcp),
         },
-        host_mode: port.publish_mode == Some(Mode::HOST),
+        host_mode: port.publish_mode.as_deref() == Some("host"),
     })
 }
 

@@ -33,7 +33,8 @@ struct Asked {
 /// Follows the cluster; never ends but by an error.
 pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     let api = Api::connect(provider.docker_host.as_deref()).await?;
-    let mut cluster = Cluster { own_node: api.own_node().await?, ..Cluster::default() };
+    let own_node = api.own_node().await?;
+    let mut cluster = Cluster { own_node, changed: true, ..Cluster::default() };
     // Asked for before the lists are, so that nothing falls between.
     let mut events = engine::read_ahead(api.events());
     look_at_all(&api, provider, &mut cluster).await?;
@@ -42,14 +43,15 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     let mut pace = Pace::new(Instant::now());
     // The answer to the lists may have been quicker than that to the events: everything is looked at once more.
     let mut asked = Asked { whole: true, ..Asked::default() };
+    let mut unsettled = build::unsettled(&cluster, &provider.instance);
     loop {
-        let unsettled = build::unsettled(&cluster, &provider.instance);
         tokio::select! {
             event = events.next() => {
                 let event = event.context("the stream of events ended")?.context("GET /events")?;
                 note(event, &mut cluster, &mut asked, &mut pace);
                 if std::mem::take(&mut asked.rebuild) {
                     publish(provider, &mut cluster, pace.event_at.unwrap_or_else(Instant::now));
+                    unsettled = build::unsettled(&cluster, &provider.instance);
                 }
             }
             () = sleep_until(Clock::from_std(pace.next_look(!unsettled.is_empty()))) => {
@@ -59,10 +61,14 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
                 if whole {
                     look_at_all(&api, provider, &mut cluster).await?;
                 } else {
-                    look_at(&api, provider, &mut cluster, &asked, unsettled).await?;
+                    look_at(&api, provider, &mut cluster, &asked, &unsettled).await?;
                 }
                 asked.named.retain(|_, named_at| began.duration_since(*named_at) < NAMED);
+                let other = cluster.changed;
                 let changed = publish(provider, &mut cluster, event_at);
+                if other {
+                    unsettled = build::unsettled(&cluster, &provider.instance);
+                }
                 debug!(whole, changed, took = ?began.elapsed(), "looked at the cluster");
                 pace.looked(began, whole, changed);
             }
@@ -75,14 +81,15 @@ async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> R
     let (services, nodes, networks, unhealthy) =
         tokio::try_join!(api.services(None), api.nodes(), api.networks(), api.unhealthy())?;
     cluster.replace_services(None, services);
-    cluster.nodes = nodes;
-    cluster.networks = networks;
+    cluster.replace_surroundings(nodes, networks);
     // Events that are still to be read are newer than this list, or lead to the same.
+    cluster.changed |= cluster.containers.unhealthy != unhealthy;
     cluster.containers.unhealthy = unhealthy;
     let ours = ours(cluster, provider);
     let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge())?;
     cluster.replace_tasks(None, tasks);
-    cluster.addresses.extend(gwbridge);
+    cluster.forget_containers();
+    cluster.add_addresses(gwbridge);
     other_addresses(api, cluster).await
 }
 
@@ -92,23 +99,28 @@ async fn look_at(
     provider: &Provider,
     cluster: &mut Cluster,
     asked: &Asked,
-    mut unsettled: HashSet<String>,
+    unsettled: &HashSet<String>,
 ) -> Result<()> {
-    unsettled.extend(asked.named.keys().cloned());
-    if unsettled.is_empty() {
+    let named = asked.named.keys().filter(|id| !unsettled.contains(*id));
+    let named: Vec<String> = unsettled.iter().chain(named).cloned().collect();
+    let incomplete = if named.is_empty() {
         // A quiet cluster: the tasks alone tell of what no event announces, such as a node that is lost.
         let tasks = tasks(api, cluster, &ours(cluster, provider)).await?;
         cluster.replace_tasks(None, tasks);
+        cluster.changed && cluster.without_address(None)
     } else {
-        let named: Vec<String> = unsettled.into_iter().collect();
         cluster.replace_services(Some(&named), api.services(Some(&named)).await?);
-        let mut ids = ours(cluster, provider);
-        ids.retain(|id| named.contains(id));
+        let ours = |id: &&String| {
+            let service = cluster.services.get(*id);
+            service.is_some_and(|service| build::is_ours(service, &provider.instance))
+        };
+        let ids: Vec<String> = named.iter().filter(ours).cloned().collect();
         let tasks = tasks(api, cluster, &ids).await?;
         cluster.replace_tasks(Some(&ids), tasks);
-    }
-    if cluster.without_address() {
-        cluster.addresses.extend(api.gwbridge().await?);
+        cluster.without_address(Some(&ids))
+    };
+    if incomplete {
+        cluster.add_addresses(api.gwbridge().await?);
         other_addresses(api, cluster).await?;
     }
     Ok(())
@@ -127,7 +139,7 @@ async fn tasks(api: &Api, cluster: &Cluster, ids: &[String]) -> Result<Vec<TaskV
 
 /// The addresses of tasks that are on no overlay.
 async fn other_addresses(api: &Api, cluster: &mut Cluster) -> Result<()> {
-    if !cluster.without_address() {
+    if !cluster.without_address(None) {
         return Ok(());
     }
     let overlays: HashSet<&str> = cluster
@@ -136,15 +148,15 @@ async fn other_addresses(api: &Api, cluster: &mut Cluster) -> Result<()> {
         .filter(|network| network.driver == "overlay")
         .map(|network| network.name.as_str())
         .collect();
-    for (container, mut addresses) in api.containers().await? {
+    let mut found = api.containers().await?;
+    found.retain(|container, addresses| {
         let on_overlay =
             addresses.iter().any(|address| overlays.contains(address.network.as_str()));
         addresses.retain(|address| !overlays.contains(address.network.as_str()));
         // One on an overlay will be on the gateway bridge in a moment.
-        if !on_overlay && !addresses.is_empty() {
-            cluster.addresses.entry(container).or_insert(addresses);
-        }
-    }
+        !on_overlay && !addresses.is_empty() && !cluster.addresses.contains_key(container)
+    });
+    cluster.add_addresses(found);
     Ok(())
 }
 
@@ -177,6 +189,7 @@ fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mu
                 "health_status: healthy" => asked.rebuild |= containers.unhealthy.remove(&id),
                 _ => {}
             }
+            cluster.changed |= asked.rebuild;
             asked.named.insert(service.clone(), now);
         }
         _ => return,
@@ -186,7 +199,10 @@ fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mu
 
 /// Puts together what was seen and hands it over. Returns whether anything in it is new.
 fn publish(provider: &mut Provider, cluster: &mut Cluster, event_at: Instant) -> bool {
-    cluster.forget_containers();
+    if !std::mem::take(&mut cluster.changed) {
+        provider.publisher.still(SystemTime::now());
+        return false;
+    }
     let services = build::services(cluster, &provider.instance, &mut provider.memory);
     let status = ProviderStatus {
         kind: "swarm",

@@ -20,6 +20,8 @@ pub(super) struct Cluster {
     /// taken it off its list, which it does before the container has ended.
     pub(super) addresses: HashMap<String, Vec<LocalAddress>>,
     pub(super) containers: ContainerEvents,
+    /// Something is not as it was when services were last made of it.
+    pub(super) changed: bool,
 }
 
 /// What container events told before the task did.
@@ -137,37 +139,73 @@ impl Cluster {
             found.into_iter().map(|service| (service.id.clone(), service)).collect();
         for (id, service) in self.services.iter_mut().filter(|(id, _)| asked(id)) {
             match found.remove(id) {
-                Some(new) => *service = new,
-                None => service.removed = true,
+                Some(new) => self.changed |= replace(service, new),
+                None => self.changed |= !std::mem::replace(&mut service.removed, true),
             }
         }
+        self.changed |= !found.is_empty();
         self.services.extend(found);
+    }
+
+    /// Takes what is the same for all services.
+    pub(super) fn replace_surroundings(
+        &mut self,
+        nodes: HashMap<String, NodeView>,
+        networks: HashMap<String, NetworkView>,
+    ) {
+        self.changed |= replace(&mut self.nodes, nodes) | replace(&mut self.networks, networks);
+    }
+
+    /// Takes addresses of containers besides those that are known.
+    pub(super) fn add_addresses(&mut self, found: HashMap<String, Vec<LocalAddress>>) {
+        for (container, addresses) in found {
+            self.changed |= self.addresses.get(&container) != Some(&addresses);
+            self.addresses.insert(container, addresses);
+        }
     }
 
     /// Takes the tasks that a look has found in place of those of these services, or of all.
     pub(super) fn replace_tasks(&mut self, services: Option<&[String]>, found: Vec<TaskView>) {
-        match services {
-            None => self.tasks.clear(),
-            Some(ids) => self.tasks.retain(|id, _| !ids.contains(id)),
-        }
+        let mut new: HashMap<String, Vec<TaskView>> = HashMap::new();
         for task in found {
             if services.is_none_or(|ids| ids.contains(&task.service)) {
-                self.tasks.entry(task.service.clone()).or_default().push(task);
+                new.entry(task.service.clone()).or_default().push(task);
             }
         }
-        let tasks = &self.tasks;
+        new.values_mut().for_each(|tasks| tasks.sort_by(|a, b| a.id.cmp(&b.id)));
+        match services {
+            None => self.changed |= replace(&mut self.tasks, new),
+            Some(ids) => {
+                for id in ids {
+                    let (now, before) = (new.remove(id), self.tasks.remove(id));
+                    self.changed |= now != before;
+                    self.tasks.extend(now.map(|tasks| (id.clone(), tasks)));
+                }
+            }
+        }
+        let (tasks, known) = (&self.tasks, self.services.len());
         let running = |id: &String| {
             tasks.get(id).is_some_and(|tasks| tasks.iter().any(|task| task.phase == Phase::Running))
         };
         self.services.retain(|id, service| !service.removed || running(id));
+        self.changed |= self.services.len() != known;
     }
 
-    /// The running tasks of this node whose address is not known yet.
-    pub(super) fn without_address(&self) -> bool {
-        self.tasks.values().flatten().any(|task| {
+    /// Whether these services, or all, have a running task on this node whose address is not known yet.
+    pub(super) fn without_address(&self, services: Option<&[String]>) -> bool {
+        let asked = |id: &String| services.is_none_or(|ids| ids.contains(id));
+        let tasks = self.tasks.iter().filter(|(id, _)| asked(id)).flat_map(|(_, tasks)| tasks);
+        tasks.into_iter().any(|task| {
             task.node == self.own_node
                 && task.phase == Phase::Running
                 && task.container.as_ref().is_some_and(|id| !self.addresses.contains_key(id))
         })
     }
+}
+
+/// Puts `new` in the place of `old`; whether it is another.
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let other = *old != new;
+    *old = new;
+    other
 }

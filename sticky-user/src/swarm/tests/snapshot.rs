@@ -146,7 +146,7 @@ fn a_running_task_without_an_address_is_starting_and_asked_about_again() {
     assert!(build::unsettled(&cluster, &Instance::default()).is_empty());
     cluster.addresses.clear();
     assert_eq!(services(&cluster)[0].backends[0].state, State::Starting);
-    assert!(cluster.without_address());
+    assert!(cluster.without_address(None));
     assert!(build::unsettled(&cluster, &Instance::default()).contains("id-a"));
 }
 
