@@ -79,7 +79,6 @@ pub struct Placed {
     /// [`FrontendKeyV4::packed`].
     pub key: u64,
     pub frontend: Frontend,
-    pub zero: u32,
 }
 
 impl Placed {
@@ -319,7 +318,7 @@ mod tests {
         assert_eq!((size_of::<FrontendKeyV4>(), align_of::<FrontendKeyV4>()), (8, 1));
         assert_eq!((size_of::<FrontendKeyV6>(), align_of::<FrontendKeyV6>()), (20, 4));
         assert_eq!(size_of::<Frontend>(), 5 * 4 + 2 + 1 + 1);
-        assert_eq!(size_of::<Placed>(), 8 + size_of::<Frontend>() + 4);
+        assert_eq!(size_of::<Placed>(), 8 + size_of::<Frontend>());
         assert_eq!(size_of::<Backend>(), 16 + 4 + 5 * 4);
         assert_eq!(size_of::<Slot>(), 4);
         assert_eq!(size_of::<ClientKey>(), 20);

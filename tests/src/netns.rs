@@ -23,6 +23,8 @@ impl Netns {
         run("ip", &["netns", "add", &name])?;
         let netns = Self { name };
         netns.ip("link set lo up")?;
+        // Nobody else has our addresses; while the kernel makes sure of that, a second or two, it finds no neighbour.
+        netns.sysctl("net.ipv6.conf.default.accept_dad", "0")?;
         Ok(netns)
     }
 

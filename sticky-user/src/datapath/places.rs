@@ -84,7 +84,7 @@ impl Places {
             let Some(frontend) = maps.frontends_v4.get(key)? else { continue };
             *which = if *which == 1 { 2 } else { 1 };
             indices.push(Placed::index(*place, *which));
-            entries.push(Placed { key: key.packed(), frontend, zero: 0 });
+            entries.push(Placed { key: key.packed(), frontend });
         }
         maps.placed.set_all(&indices, &entries)?;
         sys::fill_single(maps.places.as_fd(), &self.which)
