@@ -3,6 +3,8 @@
 mod contest;
 mod publisher;
 mod redirects;
+#[cfg(test)]
+pub(crate) mod waiting;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};

@@ -1,15 +1,9 @@
 //! `sticky.drain`: what a task that Swarm is ending keeps until its SIGTERM.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
-
-use sticky_tests::topology::vip;
-use sticky_tests::wait;
 
 use crate::fixture::{COOKIE, SwarmNode};
 use crate::sessions;
-use crate::watch::Tasks;
 
 const CLIENTS: u32 = 20;
 /// Service, its host, its first client.
@@ -28,45 +22,20 @@ fn clients_leave_a_task_that_ends_at_once_or_with_its_sessions() -> anyhow::Resu
     node.swarm.wait_running("connections", 2)?;
     node.sticky.wait_up("connections", 2, Duration::from_secs(20))?;
 
-    let (stop, ready) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let seen = std::thread::scope(|scope| {
-        let (stop, ready, node) = (&stop, &ready, &node);
-        let watching = SERVICES.map(|(service, host, first)| {
-            let clients = scope.spawn(move || {
-                sessions::watch(&node.net.clients, (host, first, CLIENTS), vip(80), ready, stop)
-            });
-            let tasks = scope.spawn(move || {
-                let now = Tasks::start(&node.swarm.serving(service)?);
-                now.watch(&node.swarm, service, stop)
-            });
-            (service, tasks, clients)
-        });
-        let everybody = || Ok(ready.load(Ordering::Relaxed) == 2 * CLIENTS as usize);
-        let done = wait::until_true("a session for all", Duration::from_secs(20), everybody)
-            .and_then(|()| {
-                for (service, ..) in SERVICES {
-                    node.swarm.scale(service, 1)?;
-                }
-                for (service, ..) in SERVICES {
-                    let one = |entry: &serde_json::Value| {
-                        entry["backends"].as_array().is_some_and(|all| all.len() == 1)
-                    };
-                    node.sticky.wait_service(service, "one task", Duration::from_secs(30), one)?;
-                }
-                std::thread::sleep(Duration::from_millis(800));
-                Ok(())
-            });
-        stop.store(true, Ordering::Relaxed);
-        let mut seen = Vec::new();
-        for (service, tasks, clients) in watching {
-            let tasks = tasks.join().expect("it asserts nothing")?;
-            seen.push((service, tasks, clients.join().expect("it asserts nothing")?));
+    let seen = sessions::meanwhile(&node, SERVICES, CLIENTS, || {
+        for (service, ..) in SERVICES {
+            node.swarm.scale(service, 1)?;
         }
-        done.map(|()| seen)
+        for (service, ..) in SERVICES {
+            let one = |entry: &serde_json::Value| {
+                entry["backends"].as_array().is_some_and(|all| all.len() == 1)
+            };
+            node.sticky.wait_service(service, "one task", Duration::from_secs(30), one)?;
+        }
+        std::thread::sleep(Duration::from_millis(800));
+        Ok(())
     })?;
     for (service, tasks, clients) in seen {
-        let failures: Vec<_> = clients.iter().flat_map(|client| &client.failures).collect();
-        assert!(failures.is_empty(), "{service}: {failures:#?}");
         let moves = clients.iter().flat_map(|client| &client.moves);
         let late: Vec<Duration> = moves
             .filter_map(|(at, from, _)| Some(at.saturating_duration_since(*tasks.ended.get(from)?)))

@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use sticky_tests::http::{Connection, Jar};
 use sticky_tests::netns::Netns;
-use sticky_tests::topology::client;
+use sticky_tests::topology::{client, vip};
+use sticky_tests::wait;
 use tokio::task::JoinSet;
+
+use crate::fixture::SwarmNode;
+use crate::watch::Tasks;
 
 /// Requests on one connection, before the next one is opened.
 const PER_CONNECTION: usize = 10;
@@ -36,6 +40,49 @@ impl Seen {
     pub fn kept(&self) -> bool {
         self.moves.is_empty() && self.sessions.len() == 1 && self.strange == 0
     }
+}
+
+/// A service, its tasks, and what its clients saw.
+pub type Watched = (&'static str, Tasks, Vec<Seen>);
+
+/// Does something while `clients` of each service come by all the time: its name, its host, its first client. None of
+/// their requests may fail.
+pub fn meanwhile(
+    node: &SwarmNode,
+    services: [(&'static str, &'static str, u32); 2],
+    clients: u32,
+    something: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Watched>> {
+    let (stop, ready) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    std::thread::scope(|scope| {
+        let (stop, ready) = (&stop, &ready);
+        let watching = services.map(|(service, host, first)| {
+            let seen = scope.spawn(move || {
+                watch(&node.net.clients, (host, first, clients), vip(80), ready, stop)
+            });
+            let tasks = scope.spawn(move || {
+                let now = Tasks::start(&node.swarm.serving(service)?);
+                now.watch(&node.swarm, service, stop)
+            });
+            (service, tasks, seen)
+        });
+        let all = clients as usize * services.len();
+        let everybody = || Ok(ready.load(Ordering::Relaxed) == all);
+        let done =
+            wait::until_true("all clients to have a session", Duration::from_secs(20), everybody)
+                .and_then(|()| something());
+        stop.store(true, Ordering::Relaxed);
+        let mut watched = Vec::new();
+        for (service, tasks, seen) in watching {
+            let seen = seen.join().expect("it asserts nothing")?;
+            let failures: Vec<_> = seen.iter().flat_map(|client| &client.failures).collect();
+            let requests: usize = seen.iter().map(|client| client.requests).sum();
+            println!("{service}: {requests} requests, {} failed", failures.len());
+            assert!(failures.is_empty(), "{service}: {failures:#?}");
+            watched.push((service, tasks.join().expect("it asserts nothing")?, seen));
+        }
+        done.map(|()| watched)
+    })
 }
 
 /// Lets `clients` come to `host` until `stop`, and returns what each saw. `ready` counts those that have a session.

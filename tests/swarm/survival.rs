@@ -1,17 +1,13 @@
 //! First-session survival: the measure by which Interlock's generated configuration keeps 32 sessions of 200.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sticky_tests::load;
 use sticky_tests::topology::vip;
-use sticky_tests::wait;
 
 use crate::fixture::{COOKIE, SwarmNode};
 use crate::sessions::{self, Seen};
-use crate::watch::Tasks;
 
 const CLIENTS: u32 = 200;
 /// The two modes side by side: service, its host, its first client.
@@ -63,7 +59,7 @@ fn at_rest(node: &SwarmNode, service: &str, host: &'static str) -> anyhow::Resul
 
 /// 5 -> 6 -> 9 -> 5: only those move whose task leaves.
 fn scaling(node: &SwarmNode) -> anyhow::Result<()> {
-    let seen = meanwhile(node, || {
+    let seen = sessions::meanwhile(node, MODES, CLIENTS, || {
         for replicas in [6, 9, 5] {
             for (service, ..) in MODES {
                 node.swarm.scale(service, replicas)?;
@@ -99,7 +95,7 @@ fn scaling(node: &SwarmNode) -> anyhow::Result<()> {
 
 /// A start-first update of all tasks: each client moves once, when its task is ordered to stop.
 fn update(node: &SwarmNode) -> anyhow::Result<()> {
-    let seen = meanwhile(node, || {
+    let seen = sessions::meanwhile(node, MODES, CLIENTS, || {
         for (service, ..) in MODES {
             let order = [
                 "--update-order",
@@ -145,43 +141,4 @@ fn update(node: &SwarmNode) -> anyhow::Result<()> {
         );
     }
     Ok(())
-}
-
-type Watched = (&'static str, Tasks, Vec<Seen>);
-
-/// Does something while clients of both modes come by all the time.
-fn meanwhile(
-    node: &SwarmNode,
-    something: impl FnOnce() -> anyhow::Result<()>,
-) -> anyhow::Result<Vec<Watched>> {
-    let (stop, ready) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    std::thread::scope(|scope| {
-        let (stop, ready) = (&stop, &ready);
-        let watching = MODES.map(|(service, host, first)| {
-            let clients = scope.spawn(move || {
-                sessions::watch(&node.net.clients, (host, first, CLIENTS), vip(80), ready, stop)
-            });
-            let tasks = scope.spawn(move || {
-                let now = Tasks::start(&node.swarm.serving(service)?);
-                now.watch(&node.swarm, service, stop)
-            });
-            (service, tasks, clients)
-        });
-        let all = CLIENTS as usize * MODES.len();
-        let everybody = || Ok(ready.load(Ordering::Relaxed) == all);
-        let done =
-            wait::until_true("all clients to have a session", Duration::from_secs(20), everybody)
-                .and_then(|()| something());
-        stop.store(true, Ordering::Relaxed);
-        let mut seen = Vec::new();
-        for (service, tasks, clients) in watching {
-            let clients = clients.join().expect("it asserts nothing")?;
-            let failures: Vec<_> = clients.iter().flat_map(|client| &client.failures).collect();
-            let requests: usize = clients.iter().map(|client| client.requests).sum();
-            println!("{service}: {requests} requests, {} failed", failures.len());
-            assert!(failures.is_empty(), "{service}: {failures:#?}");
-            seen.push((service, tasks.join().expect("it asserts nothing")?, clients));
-        }
-        done.map(|()| seen)
-    })
 }

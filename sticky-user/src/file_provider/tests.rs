@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::model::{DrainMode, Proto, Publish, State};
+use crate::provider::waiting::{backends, until};
 
 const DEMO: &str = r#"
 [[service]]
@@ -121,22 +122,6 @@ fn a_service_that_became_wrong_stays_as_it_was() {
     let services = read("[[service]]\nname='other'\nbackends=[]\n", &mut good);
     assert_eq!(services.len(), 1);
     assert!(!good.contains_key("demo"));
-}
-
-/// Waits until the provider says what is asked for.
-async fn until(
-    found: &mut watch::Receiver<Arc<Found>>,
-    what: impl Fn(&Found) -> bool,
-) -> Arc<Found> {
-    let wait = async { found.wait_for(|found| what(found)).await.map(|found| Arc::clone(&found)) };
-    timeout(Duration::from_secs(10), wait)
-        .await
-        .expect("the provider sees it")
-        .expect("the provider runs")
-}
-
-fn backends(found: &Found) -> usize {
-    found.snapshot.services.iter().map(|service| service.backends.len()).sum()
 }
 
 #[tokio::test]

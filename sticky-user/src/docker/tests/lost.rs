@@ -2,30 +2,15 @@
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::super::*;
 use super::fake::{Fake, Mood};
+use crate::provider::waiting::{backends, until};
 
 fn follow(fake: &Fake) -> (watch::Receiver<Arc<Found>>, JoinHandle<()>) {
     let nothing = Found::before_first_look("docker", Snapshot::default(), SystemTime::UNIX_EPOCH);
     let (provider, found) = Provider::new(Some(fake.url()), Instance::default(), nothing);
     (found, tokio::spawn(provider.run()))
-}
-
-async fn until(
-    found: &mut watch::Receiver<Arc<Found>>,
-    what: impl Fn(&Found) -> bool,
-) -> Arc<Found> {
-    let wait = async { found.wait_for(|found| what(found)).await.map(|found| Arc::clone(&found)) };
-    timeout(Duration::from_secs(20), wait)
-        .await
-        .expect("the provider sees it")
-        .expect("the provider runs")
-}
-
-fn backends(found: &Found) -> usize {
-    found.snapshot.services.iter().map(|service| service.backends.len()).sum()
 }
 
 /// This many running containers with labels.

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::docker::tests::fake::{Fake, Mood};
 use crate::labels::Instance;
 use crate::model::{Snapshot, State};
 use crate::provider::Found;
+use crate::provider::waiting::{backends, until};
 use crate::swarm::Provider;
 
 /// A first run.
@@ -22,21 +23,6 @@ fn nothing() -> Found {
 fn follow(fake: &Fake) -> (watch::Receiver<Arc<Found>>, JoinHandle<()>) {
     let (provider, found) = Provider::new(Some(fake.url()), Instance::default(), nothing());
     (found, tokio::spawn(provider.run()))
-}
-
-async fn until(
-    found: &mut watch::Receiver<Arc<Found>>,
-    what: impl Fn(&Found) -> bool,
-) -> Arc<Found> {
-    let wait = async { found.wait_for(|found| what(found)).await.map(|found| Arc::clone(&found)) };
-    timeout(Duration::from_secs(20), wait)
-        .await
-        .expect("the provider sees it")
-        .expect("the provider runs")
-}
-
-fn backends(found: &Found) -> usize {
-    found.snapshot.services.iter().map(|service| service.backends.len()).sum()
 }
 
 #[tokio::test]
