@@ -90,6 +90,8 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
         netns.ip(&format!("addr add {}/32 dev lo", backend.ip()))?;
     }
     netns.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
+    // No client's own end may take a port that a proxy will listen on.
+    netns.sysctl("net.ipv4.ip_local_reserved_ports", "8000-9299")?;
     netns.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
 
     let mut notes = vec![
