@@ -4,11 +4,11 @@
 //! the first CPU, clients and backends the last; a proxy that is not asked takes next to nothing, so all run all the time
 //! and take turns. Every answer is checked: status, length, and the backend of its session.
 
-mod backend;
-mod client;
-mod load;
+pub mod backend;
+pub mod client;
+pub mod load;
 mod peers;
-mod usage;
+pub mod usage;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -142,7 +142,7 @@ struct Lab<'a> {
 
 impl Lab<'_> {
     async fn measure(&self, effort: &Effort) -> anyhow::Result<Vec<Table>> {
-        backend::serve(&self.backends, 100_000).await?;
+        backend::serve(&self.backends, 100_000)?;
         let mut tables = Vec::new();
         // Of fresh processes: what was freed before would be used again.
         tables.push(self.idle(effort).await?);
@@ -234,7 +234,7 @@ impl Lab<'_> {
         for _ in 0..effort.rounds {
             for (at, proxy) in proxies.iter().enumerate() {
                 let clients = load::open(proxy.addr, PLAIN, 64).await?;
-                let times = load::paced(clients, rate, effort.paced).await?;
+                let (times, _) = load::paced(clients, rate, effort.paced).await?;
                 for ((_, part), found) in PARTS.iter().zip(&mut found) {
                     if let Some(found) = found.get_mut(at) {
                         found.push(quantile(&times, *part));

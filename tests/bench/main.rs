@@ -11,6 +11,7 @@ mod report;
 #[expect(dead_code, reason = "the tests of the data path use the rest of it")]
 mod rig;
 mod scale;
+mod update;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,6 +48,12 @@ enum What {
         #[arg(long, value_name = "PATH")]
         sticky: PathBuf,
     },
+    /// What a change costs those who are under way
+    Update {
+        /// The sticky that is measured
+        #[arg(long, value_name = "PATH")]
+        sticky: PathBuf,
+    },
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
@@ -54,6 +61,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
         What::L4 { programs } => l4::run(programs, args.quick)?,
         What::L7 => l7::run(args.quick)?,
         What::Scale { sticky } => scale::run(sticky, args.quick)?,
+        What::Update { sticky } => update::run(sticky, args.quick)?,
     };
     report.publish(&args.out, args.quick)
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::apt::Install;
 use crate::toolchain::TARGET;
 use crate::workspace::{cargo, root, target};
-use crate::{build, host, progress, setup};
+use crate::{build, host, image, progress, setup};
 
 /// What `bench` is told.
 #[derive(Args)]
@@ -31,6 +31,8 @@ enum What {
     L7,
     /// What a large Swarm costs
     Scale,
+    /// What a change costs those who are under way
+    Update,
 }
 
 impl BenchArgs {
@@ -48,6 +50,7 @@ pub(crate) fn run(args: &BenchArgs, mode: Install) -> Result<()> {
             What::L4 => l4(mode)?,
             What::L7 => l7(args.quick, mode)?,
             What::Scale => scale(mode)?,
+            What::Update => update(args.quick, mode)?,
         };
         if args.quick {
             bench.arg("--quick");
@@ -86,6 +89,14 @@ fn scale(mode: Install) -> Result<Command> {
     // What is measured is another process.
     let mut bench = Command::new(program(false)?);
     bench.arg("scale").arg("--sticky").arg(sticky);
+    Ok(bench)
+}
+
+fn update(quick: bool, mode: Install) -> Result<Command> {
+    let sticky = build::sticky(mode)?;
+    let demo = image::build()?;
+    let mut bench = Command::new(program(!quick)?);
+    bench.arg("update").arg("--sticky").arg(sticky).env("STICKY_DEMO_IMAGE", demo.image);
     Ok(bench)
 }
 

@@ -1,9 +1,10 @@
 //! The application behind the proxies: as little work as HTTP allows, so that the proxies are what is measured.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as Listener};
 use std::rc::Rc;
 
 use anyhow::Context as _;
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
@@ -11,14 +12,33 @@ use tokio::task::spawn_local;
 /// Headers of a request that are looked at.
 const HEADERS: usize = 32;
 const HEAD: usize = 16 * 1024;
+/// All clients of a load may connect at once; who finds no room comes again only after a second.
+const BACKLOG: i32 = 4096;
 
 /// Serves `/N` with N bytes on each of `addrs`, from now on. Who has no session gets one.
-pub async fn serve(addrs: &[SocketAddr], largest: usize) -> anyhow::Result<()> {
+pub fn serve(addrs: &[SocketAddr], largest: usize) -> anyhow::Result<()> {
+    serve_on(listen(addrs)?, largest)
+}
+
+/// Opens the listeners; they belong to the namespace of this thread.
+pub fn listen(addrs: &[SocketAddr]) -> anyhow::Result<Vec<Listener>> {
+    let open = |addr: &SocketAddr| {
+        let socket = Socket::new(Domain::for_address(*addr), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&(*addr).into()).with_context(|| format!("cannot listen on {addr}"))?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    };
+    addrs.iter().map(open).collect()
+}
+
+/// Serves on listeners, in this thread's runtime.
+pub fn serve_on(listeners: Vec<Listener>, largest: usize) -> anyhow::Result<()> {
     let body: Rc<[u8]> = vec![b'x'; largest].into();
-    for addr in addrs {
-        let listener =
-            TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))?;
-        let (body, name) = (body.clone(), addr.ip().to_string());
+    for listener in listeners {
+        let (body, name) = (body.clone(), listener.local_addr()?.ip().to_string());
+        let listener = TcpListener::from_std(listener)?;
         spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (body, name) = (body.clone(), name.clone());

@@ -40,7 +40,11 @@ struct Head {
 impl Client {
     /// Connects, and begins a session.
     pub async fn open(to: SocketAddr, wish: Wish) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(to).await?;
+        Self::over(TcpStream::connect(to).await?, wish).await
+    }
+
+    /// Begins a session on a connection.
+    pub async fn over(stream: TcpStream, wish: Wish) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         let (request, buffer) = (request(wish, ""), vec![0; BUFFER]);
         let mut client = Self { stream, wish, request, buffer, backend: None };
@@ -52,6 +56,11 @@ impl Client {
             client.backend = Some(client.exchange().await?.backend);
         }
         Ok(client)
+    }
+
+    /// The backend of its session; none without one.
+    pub fn backend(&self) -> Option<&str> {
+        self.backend.as_deref()
     }
 
     /// One request and its answer, which must be right.

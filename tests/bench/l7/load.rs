@@ -57,7 +57,11 @@ pub async fn closed(
 
 /// `rate` requests a second for `time`, whatever the answers do: each one's latency in µs, from when it was due. So
 /// nothing that was slow is left out because somebody waited for it.
-pub async fn paced(clients: Vec<Client>, rate: f64, time: Duration) -> anyhow::Result<Vec<f64>> {
+pub async fn paced(
+    clients: Vec<Client>,
+    rate: f64,
+    time: Duration,
+) -> anyhow::Result<(Vec<f64>, Vec<Client>)> {
     let mut asking = JoinSet::new();
     let mut queues = Vec::with_capacity(clients.len());
     for mut client in clients {
@@ -69,16 +73,18 @@ pub async fn paced(clients: Vec<Client>, rate: f64, time: Duration) -> anyhow::R
                 client.ask().await?;
                 times.push(due.elapsed().as_secs_f64() * 1e6);
             }
-            anyhow::Ok(times)
+            anyhow::Ok((times, client))
         });
     }
+    let (mut times, mut clients) = (Vec::new(), Vec::with_capacity(queues.len()));
     let pacer = std::thread::spawn(move || pace(&queues, rate, time));
-    let mut times = Vec::new();
-    while let Some(more) = asking.join_next().await {
-        times.extend(more??);
+    while let Some(asked) = asking.join_next().await {
+        let (more, client) = asked??;
+        times.extend(more);
+        clients.push(client);
     }
     pacer.join().map_err(|_| anyhow::anyhow!("the pacer panicked"))?;
-    Ok(times)
+    Ok((times, clients))
 }
 
 /// The runtime's own clock has milliseconds, a thread's has less than a tenth of one.
