@@ -1,4 +1,4 @@
-//! What a request costs: sticky beside nginx and HAProxy, each with its own sticky sessions on.
+//! What a request costs: sticky beside nginx, HAProxy, Envoy and Caddy, each with its own sticky sessions on.
 //!
 //! Clients, proxies and backends meet on the loopback of one namespace, on addresses of documentation. The proxies have
 //! the first CPU, clients and backends the last; a proxy that is not asked takes next to nothing, so all run all the time
@@ -7,21 +7,26 @@
 pub mod backend;
 pub mod client;
 pub mod load;
+mod measure;
 mod peers;
+mod second;
+mod services;
 pub mod usage;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context as _;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
+use procfs::CpuInfo;
+use procfs::prelude::*;
 use sticky_tests::netns::Netns;
 
-use self::client::{Client, Wish};
-use self::peers::{Kind, Mode, PROXY, Proxy};
-use crate::report::{Report, Row, Samples, Table, quantile};
+use self::client::Wish;
+use self::measure::Lab;
+use self::peers::{Kind, PROXY};
+use crate::report::Report;
 
 const BACKENDS: u8 = 5;
 const PLAIN: Wish = Wish { body: 1000, session: true };
@@ -70,12 +75,27 @@ struct Effort {
     connections: usize,
     idle: usize,
     paced: Duration,
+    services: &'static [usize],
 }
 
-const FULL: Effort =
-    Effort { rounds: 7, part: 1.0, connections: 4096, idle: 4096, paced: Duration::from_secs(4) };
-const QUICK: Effort =
-    Effort { rounds: 1, part: 0.02, connections: 64, idle: 64, paced: Duration::from_millis(200) };
+const FULL: Effort = Effort {
+    rounds: 7,
+    part: 1.0,
+    connections: 4096,
+    idle: 4096,
+    paced: Duration::from_secs(4),
+    services: &services::MANY,
+};
+const QUICK: Effort = Effort {
+    rounds: 1,
+    part: 0.02,
+    connections: 64,
+    idle: 64,
+    paced: Duration::from_millis(200),
+    services: &[10, 100],
+};
+/// The largest body that is asked for.
+const LARGEST: usize = 100_000;
 
 /// Measures all proxies that are here.
 pub fn run(quick: bool) -> anyhow::Result<Report> {
@@ -97,207 +117,47 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     let mut notes = vec![
         "proxies on one CPU with one worker, clients and backends on the other; loopback, keep-alive on both sides".to_owned(),
         "CPU: user and system time of the proxy alone; requests per second: as many as come back, whoever is the bottleneck".to_owned(),
-        format!("latencies: open loop at {PART} of what the better peer can do, from when a request was due"),
+        format!("latencies: open loop at {PART} of what the better peer can do, from when a request was due; a proxy that cannot do as much is left out"),
+        "on two cores: two workers on both CPUs, and beside them, on the same ones, a thread of clients and backends for each".to_owned(),
+        "many services: sticky alone, from a file, checked once an hour, two backends each".to_owned(),
         "access logs off unless the load says so; then to files: sticky's and nginx's in batches, HAProxy's line by line".to_owned(),
     ];
     let mut kinds = Vec::new();
     for kind in Kind::ALL {
         match kind.find() {
             Ok((_, version)) => {
-                notes.push(format!("{version}: {}", kind.affinity()));
+                notes.push(format!("{}, {version}: {}", kind.name(), kind.affinity()));
                 kinds.push(kind);
             }
             Err(error) if kind == Kind::Sticky => return Err(error),
             Err(error) => notes.push(format!("{} is missing: {error:#}", kind.name())),
         }
     }
-    notes.push("not measured: Envoy, which apt does not have, and Caddy".to_owned());
-
     let lab = Lab { netns: &netns, backends, kinds };
     let effort = if quick { QUICK } else { FULL };
-    let tables = netns.enter(|| {
-        pin()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(tokio::runtime::LocalOptions::default())?;
-        runtime.block_on(lab.measure(&effort))
-    })??;
+    let tables = netns.enter(|| runtime()?.block_on(lab.measure(&effort)))??;
     Ok(Report { name: "l7", notes, tables })
 }
 
-/// This thread leaves the first CPU to the proxies, if there is another.
-fn pin() -> anyhow::Result<()> {
-    let cpus = std::thread::available_parallelism()?.get();
-    let mut last = CpuSet::new();
-    last.set(cpus - 1)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &last)?)
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cpus {
+    Last,
+    All,
 }
 
-/// What the measurements share.
-struct Lab<'a> {
-    netns: &'a Netns,
-    backends: Vec<SocketAddr>,
-    kinds: Vec<Kind>,
+/// Binds this thread to the last CPU, or lets it have all.
+fn pin(to: Cpus) -> anyhow::Result<()> {
+    let cpus = CpuInfo::current()?.num_cores();
+    let mut set = CpuSet::new();
+    for cpu in if to == Cpus::All { 0..cpus } else { cpus - 1..cpus } {
+        set.set(cpu)?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
-impl Lab<'_> {
-    async fn measure(&self, effort: &Effort) -> anyhow::Result<Vec<Table>> {
-        backend::serve(&self.backends, 100_000)?;
-        let mut tables = Vec::new();
-        // Of fresh processes: what was freed before would be used again.
-        tables.push(self.idle(effort).await?);
-        let quiet = self.start(Mode { access_log: false }, 8100).await?;
-        let logging = self.start(Mode { access_log: true }, 8200).await?;
-        let mut capacity = f64::NAN;
-        for load in LOADS.iter().filter(|load| load.connections <= effort.connections) {
-            let proxies = if load.access_log { &logging } else { &quiet };
-            let [costs, rates] = self.load(load, proxies, effort).await?;
-            if load.name == "1k" {
-                capacity = rates
-                    .rows
-                    .iter()
-                    .filter(|row| self.kinds.len() == 1 || row.name != Kind::Sticky.name())
-                    .map(|row| row.samples.median)
-                    .fold(f64::MIN, f64::max);
-            }
-            tables.extend([costs, rates]);
-        }
-        tables.extend(self.latencies(&quiet, PART * capacity, effort).await?);
-        Ok(tables)
-    }
-
-    /// Starts all proxies, and waits until each answers with all backends up.
-    async fn start(&self, mode: Mode, port: u16) -> anyhow::Result<Vec<Proxy>> {
-        let mut proxies = Vec::new();
-        for (&kind, port) in self.kinds.iter().zip(port..) {
-            proxies.push(Proxy::start(kind, mode, port, self.netns, &self.backends)?);
-        }
-        let limit = Instant::now() + Duration::from_secs(20);
-        for proxy in &mut proxies {
-            while let Err(error) = Client::open(proxy.addr, PLAIN).await {
-                proxy.check()?;
-                let name = proxy.kind.name();
-                anyhow::ensure!(Instant::now() < limit, "{name} does not answer: {error:#}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        // Those that check their backends have seen them all by now.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        Ok(proxies)
-    }
-
-    /// CPU time and requests per second under one load.
-    async fn load(
-        &self,
-        load: &Load,
-        proxies: &[Proxy],
-        effort: &Effort,
-    ) -> anyhow::Result<[Table; 2]> {
-        let requests = ((load.requests as f64 * effort.part) as usize).max(load.connections * 2);
-        let mut costs = vec![Vec::new(); proxies.len()];
-        let mut rates = vec![Vec::new(); proxies.len()];
-        for _ in 0..effort.rounds {
-            for ((proxy, costs), rates) in proxies.iter().zip(&mut costs).zip(&mut rates) {
-                let (cost, rate) = one(proxy, load, requests)
-                    .await
-                    .with_context(|| format!("{}: {}", proxy.kind.name(), load.title))?;
-                costs.push(cost);
-                rates.push(rate);
-            }
-        }
-        let costs = self.table(
-            format!("cpu-{}", load.name),
-            format!("CPU per request: {}", load.title),
-            "µs",
-            costs,
-            f64::min,
-        );
-        let rates = self.table(
-            format!("rate-{}", load.name),
-            format!("requests per second: {}", load.title),
-            "requests/s",
-            rates,
-            f64::max,
-        );
-        Ok([costs, rates])
-    }
-
-    /// Latencies at a fixed rate.
-    async fn latencies(
-        &self,
-        proxies: &[Proxy],
-        rate: f64,
-        effort: &Effort,
-    ) -> anyhow::Result<Vec<Table>> {
-        const PARTS: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
-        let mut found = PARTS.map(|_| vec![Vec::new(); proxies.len()]);
-        for _ in 0..effort.rounds {
-            for (at, proxy) in proxies.iter().enumerate() {
-                let clients = load::open(proxy.addr, PLAIN, 64).await?;
-                let (times, _) = load::paced(clients, rate, effort.paced).await?;
-                for ((_, part), found) in PARTS.iter().zip(&mut found) {
-                    if let Some(found) = found.get_mut(at) {
-                        found.push(quantile(&times, *part));
-                    }
-                }
-            }
-        }
-        let table = |((name, _), samples): ((&str, f64), Vec<Vec<f64>>)| {
-            let title = format!("{name} at {rate:.0} requests/s: 1 kB, 64 connections");
-            self.table(name.to_owned(), title, "µs", samples, f64::min)
-        };
-        Ok(PARTS.into_iter().zip(found).map(table).collect())
-    }
-
-    /// User-space memory of connections that wait for their next request.
-    async fn idle(&self, effort: &Effort) -> anyhow::Result<Table> {
-        let mut found = vec![Vec::new(); self.kinds.len()];
-        for _ in 0..effort.rounds.min(3) {
-            let proxies = self.start(Mode { access_log: false }, 8000).await?;
-            for (proxy, found) in proxies.iter().zip(&mut found) {
-                let warm = load::open(proxy.addr, PLAIN, 32).await?;
-                let before = usage::memory_kb(proxy.pid())?;
-                let idle = load::open(proxy.addr, PLAIN, effort.idle).await?;
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                let more = usage::memory_kb(proxy.pid())? - before;
-                found.push(more / idle.len() as f64);
-                drop((warm, idle));
-            }
-        }
-        let title = format!("memory of an idle connection, of {}", effort.idle);
-        Ok(self.table("idle".to_owned(), title, "kB", found, f64::min))
-    }
-
-    /// One row for each proxy; the base is the better of the peers.
-    fn table(
-        &self,
-        name: String,
-        title: String,
-        unit: &'static str,
-        samples: Vec<Vec<f64>>,
-        better: fn(f64, f64) -> f64,
-    ) -> Table {
-        let rows: Vec<Row> = self
-            .kinds
-            .iter()
-            .zip(samples)
-            .map(|(kind, all)| Row { name: kind.name().to_owned(), samples: Samples::new(all) })
-            .collect();
-        let peers = || rows.iter().enumerate().filter(|(_, row)| row.name != Kind::Sticky.name());
-        let best = peers().map(|(_, row)| row.samples.median).reduce(better);
-        let base = peers().find(|(_, row)| Some(row.samples.median) == best).map(|(at, _)| at);
-        Table { name, title, unit, base, rows }
-    }
-}
-
-/// One proxy under one load: CPU time per request in µs, and requests per second.
-async fn one(proxy: &Proxy, load: &Load, requests: usize) -> anyhow::Result<(f64, f64)> {
-    let clients = load::open(proxy.addr, load.wish, load.connections).await?;
-    let (_, clients) = load::closed(clients, requests / 10).await?;
-    let before = usage::cpu_us(proxy.pid())?;
-    let (took, _) = load::closed(clients, requests).await?;
-    let cost = usage::cpu_us(proxy.pid())? - before;
-    proxy.forget_log()?;
-    let requests = requests as f64;
-    Ok((cost / requests, requests / took.as_secs_f64()))
+/// For clients and backends, which share a thread.
+fn runtime() -> anyhow::Result<tokio::runtime::LocalRuntime> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())?)
 }

@@ -40,7 +40,7 @@ enum What {
         #[arg(long, value_name = "PATH")]
         programs: PathBuf,
     },
-    /// What a request costs the proxy, beside nginx and HAProxy
+    /// What a request costs the proxy, beside nginx, HAProxy, Envoy and Caddy
     L7,
     /// What a large Swarm costs
     Scale {

@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
 enum What {
     /// What a packet costs at XDP
     L4,
-    /// What a request costs the proxy, beside nginx and HAProxy
+    /// What a request costs the proxy, beside nginx, HAProxy, Envoy and Caddy
     L7,
     /// What a large Swarm costs
     Scale,
@@ -81,6 +81,9 @@ fn l7(quick: bool, mode: Install) -> Result<Command> {
     host::peers(mode);
     let mut bench = Command::new(program(!quick)?);
     bench.arg("l7").env("STICKY_BIN", sticky);
+    if let Some(envoy) = host::envoy(mode) {
+        bench.env("ENVOY_BIN", envoy);
+    }
     Ok(bench)
 }
 

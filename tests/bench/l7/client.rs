@@ -1,4 +1,4 @@
-//! A client: one keep-alive connection that asks for the same thing again and again, and checks every answer.
+//! A client: one keep-alive connection that asks for the same things again and again, and checks every answer.
 
 use std::net::SocketAddr;
 
@@ -23,9 +23,15 @@ pub struct Wish {
 /// A client with its connection.
 pub struct Client {
     stream: TcpStream,
-    wish: Wish,
-    request: Vec<u8>,
+    body: usize,
     buffer: Vec<u8>,
+    /// What it asks for in turn, one for each host.
+    visits: Vec<Visit>,
+    next: usize,
+}
+
+struct Visit {
+    request: Vec<u8>,
     /// The backend of its session.
     backend: Option<String>,
 }
@@ -40,41 +46,54 @@ struct Head {
 impl Client {
     /// Connects, and begins a session.
     pub async fn open(to: SocketAddr, wish: Wish) -> anyhow::Result<Self> {
-        Self::over(TcpStream::connect(to).await?, wish).await
+        Self::over(TcpStream::connect(to).await?, wish, &[HOST]).await
     }
 
-    /// Begins a session on a connection.
-    pub async fn over(stream: TcpStream, wish: Wish) -> anyhow::Result<Self> {
+    /// Begins a session with each of these hosts on a connection.
+    pub async fn over(stream: TcpStream, wish: Wish, hosts: &[&str]) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
-        let (request, buffer) = (request(wish, ""), vec![0; BUFFER]);
-        let mut client = Self { stream, wish, request, buffer, backend: None };
-        let cookies = client.exchange().await?.cookies.join("; ");
-        if wish.session {
-            anyhow::ensure!(cookies.contains("session="), "no session came through");
-            client.request = self::request(wish, &format!("cookie: {cookies}\r\n"));
-            // One that hashes the application's cookie moves the client now, and then no more.
-            client.backend = Some(client.exchange().await?.backend);
+        let (visits, buffer) = (Vec::new(), vec![0; BUFFER]);
+        let mut client = Self { stream, body: wish.body, buffer, visits, next: 0 };
+        for host in hosts {
+            let visit = client.begin(wish, host).await?;
+            client.visits.push(visit);
         }
         Ok(client)
     }
 
-    /// The backend of its session; none without one.
+    async fn begin(&mut self, wish: Wish, host: &str) -> anyhow::Result<Visit> {
+        let mut visit = Visit { request: request(wish, host, ""), backend: None };
+        let cookies = self.exchange(&visit.request).await?.cookies.join("; ");
+        if wish.session {
+            anyhow::ensure!(cookies.contains("session="), "no session came through");
+            visit.request = request(wish, host, &format!("cookie: {cookies}\r\n"));
+            // One that hashes the application's cookie moves the client now, and then no more.
+            visit.backend = Some(self.exchange(&visit.request).await?.backend);
+        }
+        Ok(visit)
+    }
+
+    /// The backend of its first session; none without one.
     pub fn backend(&self) -> Option<&str> {
-        self.backend.as_deref()
+        self.visits.first()?.backend.as_deref()
     }
 
     /// One request and its answer, which must be right.
     pub async fn ask(&mut self) -> anyhow::Result<()> {
-        let head = self.exchange().await?;
-        if let Some(backend) = &self.backend {
+        let visits = std::mem::take(&mut self.visits);
+        let visit = visits.get(self.next % visits.len().max(1)).context("a host to ask")?;
+        self.next += 1;
+        let head = self.exchange(&visit.request).await?;
+        if let Some(backend) = &visit.backend {
             let now = head.backend;
             anyhow::ensure!(*backend == now, "a session moved from {backend} to {now}");
         }
+        self.visits = visits;
         Ok(())
     }
 
-    async fn exchange(&mut self) -> anyhow::Result<Head> {
-        self.stream.write_all(&self.request).await?;
+    async fn exchange(&mut self, request: &[u8]) -> anyhow::Result<Head> {
+        self.stream.write_all(request).await?;
         let mut filled = 0;
         let (head, end) = loop {
             let free = self.buffer.get_mut(filled..).unwrap_or_default();
@@ -85,7 +104,7 @@ impl Client {
                 break found;
             }
         };
-        anyhow::ensure!(head.length == self.wish.body, "a body of {} bytes", head.length);
+        anyhow::ensure!(head.length == self.body, "a body of {} bytes", head.length);
         let mut left = (head.length + end).checked_sub(filled).context("more than the answer")?;
         while left > 0 {
             let read = self.stream.read(&mut self.buffer).await?;
@@ -96,8 +115,8 @@ impl Client {
     }
 }
 
-fn request(wish: Wish, cookies: &str) -> Vec<u8> {
-    format!("GET /{} HTTP/1.1\r\nhost: {HOST}\r\nuser-agent: bench\r\n{cookies}\r\n", wish.body)
+fn request(wish: Wish, host: &str, cookies: &str) -> Vec<u8> {
+    format!("GET /{} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\n{cookies}\r\n", wish.body)
         .into_bytes()
 }
 

@@ -1,5 +1,7 @@
 //! The proxies that are compared, each with its own sticky sessions, side by side on ports of their own.
 
+pub mod config;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,8 +14,6 @@ use sticky_tests::names::TempDir;
 use sticky_tests::netns::Netns;
 use sticky_tests::process::Process;
 
-use super::client::HOST;
-
 /// Where all proxies listen.
 pub const PROXY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
@@ -23,16 +23,29 @@ pub enum Kind {
     Sticky,
     Nginx,
     Haproxy,
+    Envoy,
+    Caddy,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Sticky, Self::Nginx, Self::Haproxy];
+    pub const ALL: [Self; 5] = [Self::Sticky, Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sticky => "sticky",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
+            Self::Caddy => "Caddy",
+        }
+    }
+
+    /// How many of a load's requests it gets, so that a slow one does not take the whole time.
+    pub const fn part(self) -> f64 {
+        match self {
+            Self::Sticky | Self::Nginx | Self::Haproxy => 1.0,
+            Self::Envoy => 0.4,
+            Self::Caddy => 0.2,
         }
     }
 
@@ -42,6 +55,8 @@ impl Kind {
             Self::Sticky => "its sealed cookie beside the application's, opened with each request",
             Self::Nginx => "`hash $cookie_session consistent`, since this build has no `sticky`",
             Self::Haproxy => "`cookie SRV insert indirect nocache`, in plain text",
+            Self::Envoy => "the filter `stateful_session`, whose cookie is the address in base64",
+            Self::Caddy => "`lb_policy cookie`, whose cookie is an HMAC of the address",
         }
     }
 
@@ -51,9 +66,14 @@ impl Kind {
             Self::Sticky => (sticky_binary()?, "--version"),
             Self::Nginx => (PathBuf::from("nginx"), "-v"),
             Self::Haproxy => (PathBuf::from("haproxy"), "-v"),
+            Self::Envoy => {
+                (std::env::var_os("ENVOY_BIN").map_or("envoy".into(), Into::into), "--version")
+            }
+            Self::Caddy => (PathBuf::from("caddy"), "version"),
         };
         let version = both(Command::new(&program).arg(flag))?;
-        let version = version.lines().next().unwrap_or_default().trim().to_owned();
+        let version = version.lines().find(|line| !line.is_empty()).unwrap_or_default();
+        let version = version.rsplit("version: ").next().unwrap_or_default().trim().to_owned();
         Ok((program, version))
     }
 }
@@ -62,6 +82,13 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
     pub access_log: bool,
+    /// On the first so many, with as many workers.
+    pub cpus: usize,
+}
+
+impl Mode {
+    /// On one, without a log.
+    pub const PLAIN: Self = Self { access_log: false, cpus: 1 };
 }
 
 /// A running one.
@@ -73,7 +100,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one on the first CPU.
+    /// Starts one on the first CPUs.
     pub fn start(
         kind: Kind,
         mode: Mode,
@@ -81,28 +108,40 @@ impl Proxy {
         netns: &Netns,
         backends: &[SocketAddr],
     ) -> anyhow::Result<Self> {
+        let addr = SocketAddr::new(IpAddr::V4(PROXY), port);
+        Self::start_with(kind, mode, addr, netns, &config::text(kind, addr, mode, backends))
+    }
+
+    /// The same, told to do what `text` says.
+    pub fn start_with(
+        kind: Kind,
+        mode: Mode,
+        addr: SocketAddr,
+        netns: &Netns,
+        text: &str,
+    ) -> anyhow::Result<Self> {
         let dir = TempDir::new()?;
         let (program, _) = kind.find()?;
-        let config = dir.join("config");
-        let addr = SocketAddr::new(IpAddr::V4(PROXY), port);
-        let text = match kind {
-            Kind::Sticky => sticky(backends),
-            Kind::Nginx => nginx(addr, mode, backends),
-            Kind::Haproxy => haproxy(addr, mode, backends),
-        };
+        // Envoy goes by the name.
+        let config = dir.join(if kind == Kind::Envoy { "config.json" } else { "config" });
         fs::write(&config, text.replace("DIR", &dir.path().to_string_lossy()))?;
         let mut command = netns.command("taskset");
         // What it prints, a log among it, goes to a file.
         let log = dir.join("log");
         let shell = format!("exec \"$0\" \"$@\" >>{} 2>&1", log.display());
-        command.args(["--cpu-list", "0", "sh", "-c", &shell]).arg(program);
+        command.args(["--cpu-list", &format!("0-{}", mode.cpus - 1), "sh", "-c", &shell]);
+        if mode.cpus > 1 {
+            // Workers that are processes end with the first one.
+            command.args(["unshare", "--pid", "--fork", "--kill-child"]);
+        }
+        command.arg(program);
         match kind {
             Kind::Sticky => {
                 let log = if mode.access_log { "info" } else { "info,access=off" };
                 command.env("STICKY_LOG", log).arg("run");
                 command.arg("--provider").arg(format!("file:{}", config.display()));
                 command.args(["--iface", "none", "--http", &addr.to_string()]);
-                command.args(["--admin", &format!("127.0.0.1:{}", port + 1000)]);
+                command.args(["--admin", &format!("127.0.0.1:{}", addr.port() + 1000)]);
                 command.arg("--socket").arg(dir.join("sock"));
                 command.arg("--state-dir").arg(dir.join("state"));
                 command.arg("--pin-dir").arg(dir.join("pins"));
@@ -112,6 +151,15 @@ impl Proxy {
             }
             Kind::Haproxy => {
                 command.arg("-f").arg(&config);
+            }
+            Kind::Envoy => {
+                command.arg("--config-path").arg(&config).args(["--log-level", "error"]);
+                command.args(["--disable-hot-restart", "--concurrency", &mode.cpus.to_string()]);
+            }
+            Kind::Caddy => {
+                command.env("GOMAXPROCS", mode.cpus.to_string());
+                command.env("HOME", dir.path()).env("XDG_CONFIG_HOME", dir.path());
+                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&config);
             }
         }
         let process = Process::spawn(kind.name(), &command)?;
@@ -138,42 +186,4 @@ impl Proxy {
         }
         Ok(())
     }
-}
-
-fn sticky(backends: &[SocketAddr]) -> String {
-    let all: Vec<String> = backends.iter().map(|addr| format!("{:?}", addr.to_string())).collect();
-    format!(
-        "[[service]]\nname = \"bench\"\nbackends = [{}]\n[service.labels]\n\
-         \"com.docker.lb.hosts\" = \"{HOST}\"\n\"com.docker.lb.sticky_session_cookie\" = \"session\"\n",
-        all.join(", ")
-    )
-}
-
-fn nginx(addr: SocketAddr, mode: Mode, backends: &[SocketAddr]) -> String {
-    let servers: String = backends.iter().map(|addr| format!("server {addr};\n")).collect();
-    // Written in batches, as sticky's is.
-    let log = if mode.access_log { "DIR/access.log combined buffer=64k flush=1s" } else { "off" };
-    format!(
-        "daemon off;\nmaster_process off;\nuser root;\nworker_rlimit_nofile 20000;\npid DIR/pid;\nerror_log stderr;\n\
-         events {{ worker_connections 18000; }}\n\
-         http {{\naccess_log {log};\nkeepalive_requests 100000000;\nkeepalive_timeout 75s;\n\
-         client_body_temp_path DIR/a; proxy_temp_path DIR/b; fastcgi_temp_path DIR/c; uwsgi_temp_path DIR/d; scgi_temp_path DIR/e;\n\
-         upstream app {{\nhash $cookie_session consistent;\n{servers}keepalive 8192;\nkeepalive_requests 100000000;\n}}\n\
-         server {{\nlisten {addr} backlog=4096;\nserver_name {HOST};\nlocation / {{\nproxy_pass http://app;\nproxy_http_version 1.1;\n\
-         proxy_set_header Connection \"\";\nproxy_set_header Host $host;\nproxy_set_header X-Forwarded-For $remote_addr;\n}}\n}}\n}}\n"
-    )
-}
-
-fn haproxy(addr: SocketAddr, mode: Mode, backends: &[SocketAddr]) -> String {
-    let servers: String = (0..)
-        .zip(backends)
-        .map(|(number, addr)| format!("    server s{number} {addr} cookie s{number} check\n"))
-        .collect();
-    let log = if mode.access_log { "    log global\n    option httplog\n" } else { "" };
-    format!(
-        "global\n    maxconn 9000\n    nbthread 1\n    log stdout format raw local0 info\n\
-         defaults\n    mode http\n{log}    timeout connect 5s\n    timeout client 75s\n    timeout server 75s\n\
-         frontend f\n    bind {addr} backlog 4096\n    option forwardfor\n    default_backend b\n\
-         backend b\n    balance leastconn\n    http-reuse always\n    cookie SRV insert indirect nocache\n{servers}"
-    )
 }

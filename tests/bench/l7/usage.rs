@@ -2,13 +2,18 @@
 
 use procfs::process::Process;
 
-/// CPU time of its threads so far, user and system, in µs; the scheduler counts nanoseconds, `stat` only hundredths.
+/// CPU time of its threads and its children's so far, user and system, in µs; the scheduler counts nanoseconds, `stat`
+/// only hundredths.
 pub fn cpu_us(pid: u32) -> anyhow::Result<f64> {
-    let mut sum = 0;
+    let mut sum = 0.0;
     for thread in Process::new(i32::try_from(pid)?)?.tasks()? {
-        sum += thread?.schedstat()?.sum_exec_runtime;
+        let thread = thread?;
+        sum += thread.schedstat()?.sum_exec_runtime as f64 / 1000.0;
+        for child in thread.children()? {
+            sum += cpu_us(child)?;
+        }
     }
-    Ok(sum as f64 / 1000.0)
+    Ok(sum)
 }
 
 /// Memory of its own, in kB.

@@ -10,7 +10,7 @@ use sticky_tests::topology::{client, vip};
 use tokio::net::TcpSocket;
 use tokio::task::spawn_local;
 
-use crate::l7::client::{Client, Wish};
+use crate::l7::client::{Client, HOST, Wish};
 use crate::l7::load;
 use crate::report::quantile;
 
@@ -93,7 +93,7 @@ async fn come(number: u32, wish: Wish) -> anyhow::Result<Client> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::new(client(number), 0))?;
-    Client::over(socket.connect(vip(PUBLISHED)).await?, wish).await
+    Client::over(socket.connect(vip(PUBLISHED)).await?, wish, &[HOST]).await
 }
 
 fn backend(client: &Client) -> anyhow::Result<String> {

@@ -1,0 +1,246 @@
+//! The measurements, one after the other.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use sticky_tests::netns::Netns;
+
+use super::client::Client;
+use super::peers::{Kind, Mode, Proxy};
+use super::second::Second;
+use super::{Cpus, Effort, LARGEST, LOADS, Load, PART, PLAIN, backend, load, pin, services, usage};
+use crate::report::{Row, Samples, Table, quantile};
+
+/// What the measurements share.
+pub struct Lab<'a> {
+    pub netns: &'a Netns,
+    pub backends: Vec<SocketAddr>,
+    pub kinds: Vec<Kind>,
+}
+
+impl Lab<'_> {
+    /// All tables.
+    pub async fn measure(&self, effort: &Effort) -> anyhow::Result<Vec<Table>> {
+        // The proxies have the first, if there is another.
+        pin(Cpus::Last)?;
+        backend::serve(&self.backends, LARGEST)?;
+        let mut tables = Vec::new();
+        // Of fresh processes: what was freed before would be used again.
+        tables.push(self.idle(effort).await?);
+        let quiet = self.start(Mode::PLAIN, 8100).await?;
+        let logging = self.start(Mode { access_log: true, ..Mode::PLAIN }, 8200).await?;
+        let (mut capacity, mut each) = (f64::NAN, Vec::new());
+        for load in LOADS.iter().filter(|load| load.connections <= effort.connections) {
+            let proxies = if load.access_log { &logging } else { &quiet };
+            let [costs, rates] = self.load(load, proxies, effort).await?;
+            if load.name == "1k" {
+                capacity = rates
+                    .rows
+                    .iter()
+                    .filter(|row| self.kinds.len() == 1 || row.name != Kind::Sticky.name())
+                    .map(|row| row.samples.median)
+                    .fold(f64::MIN, f64::max);
+                each = rates.rows.iter().map(|row| row.samples.median).collect();
+            }
+            tables.extend([costs, rates]);
+        }
+        let rate = PART * capacity;
+        // An open loop at more than it can do says nothing about a proxy.
+        let able = |(kind, most): (&Kind, &f64)| *kind == Kind::Sticky || *most > rate * 1.05;
+        let able: Vec<bool> = self.kinds.iter().zip(&each).map(able).collect();
+        tables.extend(self.latencies(&quiet, &able, rate, effort).await?);
+        drop((quiet, logging));
+        let requests = (20_000.0 * effort.part) as usize;
+        tables.extend(services::measure(self, effort.services, effort.rounds, requests).await?);
+        // The last, since this thread has both CPUs from then on.
+        tables.extend(self.two_cores(effort).await?);
+        Ok(tables)
+    }
+
+    /// Starts all proxies, and waits until each answers with all backends up.
+    async fn start(&self, mode: Mode, port: u16) -> anyhow::Result<Vec<Proxy>> {
+        let mut proxies = Vec::new();
+        for (&kind, port) in self.kinds.iter().zip(port..) {
+            proxies.push(Proxy::start(kind, mode, port, self.netns, &self.backends)?);
+        }
+        let limit = Instant::now() + Duration::from_secs(20);
+        for proxy in &mut proxies {
+            while let Err(error) = Client::open(proxy.addr, PLAIN).await {
+                proxy.check()?;
+                let name = proxy.kind.name();
+                anyhow::ensure!(Instant::now() < limit, "{name} does not answer: {error:#}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        // Those that check their backends have seen them all by now.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(proxies)
+    }
+
+    /// CPU time and requests per second under one load.
+    async fn load(
+        &self,
+        load: &Load,
+        proxies: &[Proxy],
+        effort: &Effort,
+    ) -> anyhow::Result<[Table; 2]> {
+        let requests = |proxy: &Proxy| {
+            let part = effort.part * proxy.kind.part();
+            ((load.requests as f64 * part) as usize).max(load.connections * 2)
+        };
+        let mut costs = vec![Vec::new(); proxies.len()];
+        let mut rates = vec![Vec::new(); proxies.len()];
+        for _ in 0..effort.rounds {
+            for ((proxy, costs), rates) in proxies.iter().zip(&mut costs).zip(&mut rates) {
+                let (cost, rate) = one(proxy, load, requests(proxy))
+                    .await
+                    .with_context(|| format!("{}: {}", proxy.kind.name(), load.title))?;
+                costs.push(cost);
+                rates.push(rate);
+            }
+        }
+        let costs = self.table(
+            format!("cpu-{}", load.name),
+            format!("CPU per request: {}", load.title),
+            "µs",
+            costs,
+            f64::min,
+        );
+        let rates = self.table(
+            format!("rate-{}", load.name),
+            format!("requests per second: {}", load.title),
+            "requests/s",
+            rates,
+            f64::max,
+        );
+        Ok([costs, rates])
+    }
+
+    /// Latencies at a fixed rate.
+    async fn latencies(
+        &self,
+        proxies: &[Proxy],
+        able: &[bool],
+        rate: f64,
+        effort: &Effort,
+    ) -> anyhow::Result<Vec<Table>> {
+        const PARTS: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
+        let mut found = PARTS.map(|_| vec![Vec::new(); proxies.len()]);
+        for _ in 0..effort.rounds {
+            for (at, (proxy, _)) in proxies.iter().zip(able).enumerate().filter(|(_, (_, a))| **a) {
+                let clients = load::open(proxy.addr, PLAIN, 64).await?;
+                let (times, _) = load::paced(clients, rate, effort.paced).await?;
+                for ((_, part), found) in PARTS.iter().zip(&mut found) {
+                    if let Some(found) = found.get_mut(at) {
+                        found.push(quantile(&times, *part));
+                    }
+                }
+            }
+        }
+        let table = |((name, _), samples): ((&str, f64), Vec<Vec<f64>>)| {
+            let title = format!("{name} at {rate:.0} requests/s: 1 kB, 64 connections");
+            self.table(name.to_owned(), title, "µs", samples, f64::min)
+        };
+        Ok(PARTS.into_iter().zip(found).map(table).collect())
+    }
+
+    /// CPU time and requests per second, with a worker on each CPU.
+    async fn two_cores(&self, effort: &Effort) -> anyhow::Result<[Table; 2]> {
+        pin(Cpus::All)?;
+        let proxies = self.start(Mode { cpus: 2, ..Mode::PLAIN }, 8300).await?;
+        let second = Second::start(&self.backends, LARGEST)?;
+        let mut found = [(); 2].map(|()| vec![Vec::new(); proxies.len()]);
+        for _ in 0..effort.rounds {
+            for (at, proxy) in proxies.iter().enumerate() {
+                let part = effort.part * proxy.kind.part();
+                let requests = ((20_000.0 * part) as usize).max(64);
+                let both = two(proxy, &second, requests)
+                    .await
+                    .with_context(|| format!("{}: on two cores", proxy.kind.name()))?;
+                for (found, value) in found.iter_mut().zip(both) {
+                    found[at].push(value);
+                }
+            }
+        }
+        let [costs, rates] = found;
+        let title = |what: &str| format!("{what} on two cores: 1 kB, 64 connections");
+        Ok([
+            self.table("cpu-two".to_owned(), title("CPU per request"), "µs", costs, f64::min),
+            self.table(
+                "rate-two".to_owned(),
+                title("requests per second"),
+                "requests/s",
+                rates,
+                f64::max,
+            ),
+        ])
+    }
+
+    /// User-space memory of connections that wait for their next request.
+    async fn idle(&self, effort: &Effort) -> anyhow::Result<Table> {
+        let mut found = vec![Vec::new(); self.kinds.len()];
+        for _ in 0..effort.rounds.min(3) {
+            let proxies = self.start(Mode::PLAIN, 8000).await?;
+            for (proxy, found) in proxies.iter().zip(&mut found) {
+                let warm = load::open(proxy.addr, PLAIN, 32).await?;
+                let before = usage::memory_kb(proxy.pid())?;
+                let idle = load::open(proxy.addr, PLAIN, effort.idle).await?;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let more = usage::memory_kb(proxy.pid())? - before;
+                found.push(more / idle.len() as f64);
+                drop((warm, idle));
+            }
+        }
+        let title = format!("memory of an idle connection, of {}", effort.idle);
+        Ok(self.table("idle".to_owned(), title, "kB", found, f64::min))
+    }
+
+    /// One row for each proxy; the base is the better of the peers.
+    fn table(
+        &self,
+        name: String,
+        title: String,
+        unit: &'static str,
+        samples: Vec<Vec<f64>>,
+        better: fn(f64, f64) -> f64,
+    ) -> Table {
+        let rows: Vec<Row> = self
+            .kinds
+            .iter()
+            .zip(samples)
+            .filter(|(_, all)| !all.is_empty())
+            .map(|(kind, all)| Row { name: kind.name().to_owned(), samples: Samples::new(all) })
+            .collect();
+        let peers = || rows.iter().enumerate().filter(|(_, row)| row.name != Kind::Sticky.name());
+        let best = peers().map(|(_, row)| row.samples.median).reduce(better);
+        let base = peers().find(|(_, row)| Some(row.samples.median) == best).map(|(at, _)| at);
+        Table { name, title, unit, base, rows }
+    }
+}
+
+/// One proxy under one load: CPU time per request in µs, and requests per second.
+async fn one(proxy: &Proxy, load: &Load, requests: usize) -> anyhow::Result<(f64, f64)> {
+    let clients = load::open(proxy.addr, load.wish, load.connections).await?;
+    let (_, clients) = load::closed(clients, requests / 10).await?;
+    let before = usage::cpu_us(proxy.pid())?;
+    let (took, _) = load::closed(clients, requests).await?;
+    let cost = usage::cpu_us(proxy.pid())? - before;
+    proxy.forget_log()?;
+    let requests = requests as f64;
+    Ok((cost / requests, requests / took.as_secs_f64()))
+}
+
+/// The same with half of the load from another thread, each with half of the clients.
+async fn two(proxy: &Proxy, second: &Second, requests: usize) -> anyhow::Result<[f64; 2]> {
+    let clients = load::open(proxy.addr, PLAIN, 32).await?;
+    second.open(proxy.addr, PLAIN, 32).await?;
+    let warm = requests / 10;
+    let ((_, clients), ()) = tokio::try_join!(load::closed(clients, warm), second.ask(warm))?;
+    let (before, began) = (usage::cpu_us(proxy.pid())?, Instant::now());
+    tokio::try_join!(load::closed(clients, requests), second.ask(requests))?;
+    let took = began.elapsed();
+    let cost = usage::cpu_us(proxy.pid())? - before;
+    let requests = 2.0 * requests as f64;
+    Ok([cost / requests, requests / took.as_secs_f64()])
+}
