@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener as Listener};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use socket2::{Domain, Socket, Type};
@@ -42,7 +43,15 @@ pub fn serve_on(listeners: Vec<Listener>, largest: usize) -> anyhow::Result<()> 
         let (body, name) = (body.clone(), listener.local_addr()?.ip().to_string());
         let listener = TcpListener::from_std(listener)?;
         spawn_local(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            loop {
+                let (stream, _) = match listener.accept().await {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        eprintln!("the application on {name} cannot accept: {error}");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        continue;
+                    }
+                };
                 let (body, name) = (body.clone(), name.clone());
                 // Whoever asked sees that the connection ended, and fails.
                 spawn_local(async move { connection(stream, &name, &body).await });

@@ -93,9 +93,9 @@ impl Lab<'_> {
         let mut rates = vec![Vec::new(); proxies.len()];
         for _ in 0..effort.rounds {
             for ((proxy, costs), rates) in proxies.iter().zip(&mut costs).zip(&mut rates) {
-                let (cost, rate) = one(proxy, load, requests(proxy))
-                    .await
-                    .with_context(|| format!("{}: {}", proxy.kind.name(), load.title))?;
+                let (cost, rate) = one(proxy, load, requests(proxy)).await.with_context(|| {
+                    format!("{}: {}; it said:\n{}", proxy.kind.name(), load.title, proxy.said())
+                })?;
                 costs.push(cost);
                 rates.push(rate);
             }

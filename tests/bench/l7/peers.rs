@@ -172,8 +172,14 @@ impl Proxy {
 
     /// Fails, with its last words, if it has ended.
     pub fn check(&mut self) -> anyhow::Result<()> {
-        let said = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-        self.process.check().with_context(|| said)
+        self.process.check().with_context(|| self.said())
+    }
+
+    /// The last that it printed.
+    pub fn said(&self) -> String {
+        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
     }
 
     /// Empties its log: a long run must not fill the disk.

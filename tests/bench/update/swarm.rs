@@ -59,7 +59,7 @@ pub fn measure(binary: &Path, changes: &Changes) -> anyhow::Result<Vec<Table>> {
         ("labels: a frontend and a host more", labels),
         ("a task more, from its container's start", more),
         ("a task less, from the order", less),
-        ("a task killed, from its container's death", death),
+        ("a task killed, from the event of that", death),
     ];
     rows.retain(|(_, all)| !all.is_empty());
     let highest = |all: &[f64]| all.iter().copied().fold(f64::MIN, f64::max);
@@ -144,14 +144,14 @@ impl Node {
         Ok(since(&event, line.at))
     }
 
-    /// The end of a task by its own fault; ms from that event to the line about it.
+    /// The end of a container that Swarm did not order; ms from Docker's event to the line about it.
     fn death(&mut self) -> anyhow::Result<f64> {
         let (heard, logged) = (self.events.log().len(), self.sticky.log().len());
         let tasks = self.swarm.serving(NAME)?;
         let task = tasks.first().context("a task that runs")?;
         self.swarm.docker(&["kill", &task.container])?;
         let line = self.line(logged, TASKS - 1)?;
-        let event = |event: &Value| event["Type"] == "container" && event["Action"] == "die";
+        let event = |event: &Value| event["Type"] == "container" && event["Action"] == "kill";
         let event = self.event(heard, event)?;
         self.sticky.wait_up(NAME, TASKS, LIMIT)?;
         self.swarm.wait_running(NAME, TASKS)?;
