@@ -9,7 +9,10 @@ use sticky_tests::netns::Netns;
 use super::client::Client;
 use super::peers::{Kind, Mode, Proxy};
 use super::second::Second;
-use super::{Cpus, Effort, LARGEST, LOADS, Load, PART, PLAIN, backend, load, pin, services, usage};
+use super::{
+    Cpus, Effort, FEW, LARGEST, LOADS, Load, PART, PLAIN, TOGETHER, backend, load, pin, services,
+    usage,
+};
 use crate::report::{Row, Samples, Table, quantile};
 
 /// What the measurements share.
@@ -28,12 +31,17 @@ impl Lab<'_> {
         let mut tables = Vec::new();
         // Of fresh processes: what was freed before would be used again.
         tables.push(self.idle(effort).await?);
-        let quiet = self.start(Mode::PLAIN, 8100).await?;
-        let logging = self.start(Mode { access_log: true, ..Mode::PLAIN }, 8200).await?;
+        let quiet = self.start(&self.kinds, Mode::PLAIN, 8100).await?;
+        let logging =
+            self.start(&self.kinds, Mode { access_log: true, ..Mode::PLAIN }, 8200).await?;
         let (mut capacity, mut each) = (f64::NAN, Vec::new());
         for load in LOADS.iter().filter(|load| load.connections <= effort.connections) {
-            let proxies = if load.access_log { &logging } else { &quiet };
-            let [costs, rates] = self.load(load, proxies, effort).await?;
+            let found = if load.connections > FEW {
+                self.many(load, effort).await?
+            } else {
+                self.rounds(load, if load.access_log { &logging } else { &quiet }, effort).await?
+            };
+            let [costs, rates] = self.costs_and_rates(load, found);
             if load.name == "1k" {
                 capacity = rates
                     .rows
@@ -58,10 +66,23 @@ impl Lab<'_> {
         Ok(tables)
     }
 
-    /// Starts all proxies, and waits until each answers with all backends up.
-    async fn start(&self, mode: Mode, port: u16) -> anyhow::Result<Vec<Proxy>> {
+    /// The same with proxies of their own, a few at a time.
+    async fn many(&self, load: &Load, effort: &Effort) -> anyhow::Result<[Vec<Vec<f64>>; 2]> {
+        let mut found = [Vec::new(), Vec::new()];
+        for kinds in self.kinds.chunks(TOGETHER) {
+            let proxies = self.start(kinds, Mode::PLAIN, 8500).await?;
+            let more = self.rounds(load, &proxies, effort).await?;
+            for (found, more) in found.iter_mut().zip(more) {
+                found.extend(more);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Starts proxies, and waits until each answers with all backends up.
+    async fn start(&self, kinds: &[Kind], mode: Mode, port: u16) -> anyhow::Result<Vec<Proxy>> {
         let mut proxies = Vec::new();
-        for (&kind, port) in self.kinds.iter().zip(port..) {
+        for (&kind, port) in kinds.iter().zip(port..) {
             proxies.push(Proxy::start(kind, mode, port, self.netns, &self.backends)?);
         }
         let limit = Instant::now() + Duration::from_secs(20);
@@ -78,13 +99,13 @@ impl Lab<'_> {
         Ok(proxies)
     }
 
-    /// CPU time and requests per second under one load.
-    async fn load(
+    /// CPU time and requests per second under one load, for each proxy and round.
+    async fn rounds(
         &self,
         load: &Load,
         proxies: &[Proxy],
         effort: &Effort,
-    ) -> anyhow::Result<[Table; 2]> {
+    ) -> anyhow::Result<[Vec<Vec<f64>>; 2]> {
         let requests = |proxy: &Proxy| {
             let part = effort.part * proxy.kind.part();
             ((load.requests as f64 * part) as usize).max(load.connections * 2)
@@ -100,6 +121,10 @@ impl Lab<'_> {
                 rates.push(rate);
             }
         }
+        Ok([costs, rates])
+    }
+
+    fn costs_and_rates(&self, load: &Load, [costs, rates]: [Vec<Vec<f64>>; 2]) -> [Table; 2] {
         let costs = self.table(
             format!("cpu-{}", load.name),
             format!("CPU per request: {}", load.title),
@@ -114,7 +139,7 @@ impl Lab<'_> {
             rates,
             f64::max,
         );
-        Ok([costs, rates])
+        [costs, rates]
     }
 
     /// Latencies at a fixed rate.
@@ -148,7 +173,7 @@ impl Lab<'_> {
     /// CPU time and requests per second, with a worker on each CPU.
     async fn two_cores(&self, effort: &Effort) -> anyhow::Result<[Table; 2]> {
         pin(Cpus::All)?;
-        let proxies = self.start(Mode { cpus: 2, ..Mode::PLAIN }, 8300).await?;
+        let proxies = self.start(&self.kinds, Mode { cpus: 2, ..Mode::PLAIN }, 8300).await?;
         let second = Second::start(&self.backends, LARGEST)?;
         let mut found = [(); 2].map(|()| vec![Vec::new(); proxies.len()]);
         for _ in 0..effort.rounds {
@@ -181,7 +206,7 @@ impl Lab<'_> {
     async fn idle(&self, effort: &Effort) -> anyhow::Result<Table> {
         let mut found = vec![Vec::new(); self.kinds.len()];
         for _ in 0..effort.rounds.min(3) {
-            let proxies = self.start(Mode::PLAIN, 8000).await?;
+            let proxies = self.start(&self.kinds, Mode::PLAIN, 8000).await?;
             for (proxy, found) in proxies.iter().zip(&mut found) {
                 let warm = load::open(proxy.addr, PLAIN, 32).await?;
                 let before = usage::memory_kb(proxy.pid())?;
