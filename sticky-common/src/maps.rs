@@ -27,6 +27,8 @@ pub const HANDSHAKES: &str = "HANDSHAKES";
 /// A byte of the number that each of them waits for: one byte to read for the packets of everybody else, and not a place in
 /// a map too large for the cache.
 pub const HANDSHAKE_TAGS: &str = "HANDSHAKE_TAGS";
+/// Clients whose records were written in this tick, as one value of a [`crate::types::Mark`] each. Not pinned.
+pub const MARKS: &str = "MARKS";
 /// Fragmented datagrams of which the first fragment went by.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Which sources may connect: for each prefix whether it may, the longest one counts.
@@ -68,6 +70,8 @@ pub const DEFAULT_MAX_CLIENTS: u32 = 1_000_000;
 pub const MAX_TRANSIENT: u32 = 131_072;
 /// Handshakes that wait at a time, as a power of two.
 pub const HANDSHAKE_BITS: u32 = 18;
+/// Clients that are marked at a time, as a power of two.
+pub const MARK_BITS: u32 = 18;
 /// Fragmented datagrams at a time.
 pub const MAX_FRAGMENTS: u32 = 16_384;
 /// Prefixes of source rules at most.

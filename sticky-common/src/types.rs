@@ -5,7 +5,7 @@ pub mod capture;
 mod flows;
 pub mod tick;
 
-pub use self::flows::{Flow, FlowKey, Fragment, FragmentKey, Handshake};
+pub use self::flows::{Flow, FlowKey, Fragment, FragmentKey, Handshake, Mark};
 
 /// An address of either family, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2). Words in network order, so that the
 /// kernel half copies four of them and not sixteen bytes.

@@ -8,14 +8,14 @@ use sticky_common::hash;
 use sticky_common::maps::HANDSHAKE_BITS;
 use sticky_common::outcome::{Action, Outcome};
 use sticky_common::types::{
-    Backend, BackendId, ClientKey, Frontend, Handover, Handshake, Slot, addr,
+    Backend, BackendId, ClientKey, Frontend, Handover, Handshake, Mark, Slot, addr,
 };
 
 use crate::flows::{self, Memory};
 use crate::packet::{FIN, Packet, RST, Shape, TCP};
 use crate::plain::Plain;
 use crate::world::{self, Maps};
-use crate::{fragments, handover, maps, rules, settings, stats};
+use crate::{fragments, handover, maps, marks, rules, settings, stats};
 
 /// The outcome of a frame at XDP; with this bit, it goes on to tc or to the host.
 const PASSES: u32 = 1 << 31;
@@ -118,7 +118,7 @@ fn decide(ctx: &XdpContext, packet: &mut Packet, frontend: &Frontend) -> Verdict
         Some(backend) => send(ctx, packet, frontend, backend, Outcome::Hash.into()),
         None => {
             let at = core::ptr::from_ref(frontend).cast_mut();
-            let answer = sticky_ask(ctx.ctx, &raw mut *packet, at, slot.0);
+            let answer = sticky_ask(ctx.ctx, &raw mut *packet, at, slot.0, hash);
             let (verdict, backend) = (Verdict(answer as u32), (answer >> 32) as u32);
             if backend == NO_BACKEND {
                 return verdict;
@@ -149,6 +149,7 @@ extern "C" fn sticky_ask(
     packet: *mut Packet,
     frontend: *mut Frontend,
     slot: u32,
+    hash: u64,
 ) -> u64 {
     // SAFETY: the caller passes what it read and found; the verifier insists that they are asked for null.
     let (Some(packet), Some(frontend)) = (unsafe { packet.as_ref() }, unsafe { frontend.as_ref() })
@@ -157,7 +158,7 @@ extern "C" fn sticky_ask(
     };
     let ctx = XdpContext::new(ctx);
     let mut backend = NO_BACKEND;
-    let verdict = match ask_records(&ctx, packet, frontend, Slot(slot), &mut backend) {
+    let verdict = match ask_records(&ctx, packet, frontend, (Slot(slot), hash), &mut backend) {
         Outcome::NoBackend => nobody(&ctx, packet, frontend),
         reason => reason.into(),
     };
@@ -213,13 +214,28 @@ fn ask_records(
     ctx: &XdpContext,
     packet: &Packet,
     frontend: &Frontend,
-    slot: Slot,
+    (slot, hash): (Slot, u64),
     index: &mut u32,
 ) -> Outcome {
-    let client = addr::masked(&packet.src, frontend.prefix);
     let now = world::now();
     let maps = Maps { packet, port: frontend.port, now };
-    let memory = Memory::of(ClientKey { service: frontend.service, addr: client });
+    if packet.opens()
+        && frontend.interval == 0
+        && let Some(backend) = slot.index().and_then(world::backend)
+        && backend.flags & Backend::KEEPS != 0
+        && let Some(mark) = marks::of(hash, frontend.service)
+        && *mark == Mark::new(hash, backend.id, now)
+    {
+        let noted = flows::note(ctx, &maps, frontend, backend);
+        if noted != Outcome::Hash {
+            return noted;
+        }
+        *index = BackendId(backend.id).index();
+        // As the record would say.
+        return if frontend.ttl == 0 { Outcome::Expired } else { Outcome::Pinned };
+    }
+    let addr = addr::masked(&packet.src, frontend.prefix);
+    let memory = Memory::of(ClientKey { service: frontend.service, addr });
     let record = memory.record();
     if packet.is_error() {
         let Some(backend) = owner(slot, record, &maps) else { return Outcome::NotOurs };
@@ -245,6 +261,11 @@ fn ask_records(
     }
     memory.note(reason, backend, &maps);
     *index = BackendId(backend.id).index();
+    if reason != Outcome::Recorded
+        && let Some(mark) = marks::of(hash, frontend.service)
+    {
+        *mark = Mark::new(hash, backend.id, now);
+    }
     tell(ctx, packet, backend, reason);
     reason
 }

@@ -74,9 +74,10 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
         isn: packet.seq,
     };
     // A SYN's flow is one that opens or is closed, if there is any.
-    let waiting = if packet.opens() { TRANSIENT.get_ptr_mut(&key) } else { None };
-    let established = if waiting.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
-    let Some(at) = waiting.or(established).or_else(|| TRANSIENT.get_ptr_mut(&key)) else {
+    let established = if packet.opens() { None } else { FLOWS.get_ptr_mut(&key) };
+    let found = established.or_else(|| TRANSIENT.get_ptr_mut(&key));
+    let other = if packet.opens() && found.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
+    let Some(at) = found.or(other) else {
         // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
         return match TRANSIENT.insert(&key, &flow, 0) {
             Ok(()) => Outcome::Hash,

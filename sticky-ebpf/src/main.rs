@@ -19,6 +19,7 @@ mod flows;
 mod fragments;
 mod handover;
 mod maps;
+mod marks;
 mod packet;
 mod plain;
 mod reply;

@@ -172,6 +172,7 @@ fn cases(vip6: Ipv6Addr) -> Vec<Case> {
         case("TCP, 512 Ki clients", &ack, [V4_SOURCE, 0x7_ffff], PASS, Target::Sticky),
         case("TCP SYN, 1 client", &syn, one, PASS, Target::Sticky),
         case("TCP SYN, 64 Ki clients", &syn, [V4_SOURCE, 0xffff], PASS, Target::Sticky),
+        case("TCP SYN, 512 Ki clients", &syn, [V4_SOURCE, 0x7_ffff], PASS, Target::Sticky),
         case("UDP, 1 client", &udp, one, PASS, Target::Sticky),
         case("TCP over IPv6, 1 client", &ack6, one6, PASS, Target::Sticky),
         case("TCP over IPv6, 64 Ki addresses", &ack6, [V6_SOURCE, 0xffff], PASS, Target::Sticky),

@@ -6,6 +6,7 @@
 //! come in by their link, where `sticky_reply` is attached. Each frame is tried with another address too: then it passes
 //! unchanged.
 
+mod affinity;
 mod case;
 mod errors;
 mod explore;
@@ -30,6 +31,7 @@ fn packets(program: &'static str) {
         errors::about_flows(),
         errors::of_our_own(),
         state::cases(),
+        affinity::cases(),
         rules::cases(),
     ];
     case::try_all(program, &all);

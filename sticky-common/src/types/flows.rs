@@ -106,6 +106,29 @@ impl Handshake {
     }
 }
 
+/// That a client's record has a backend as its newest since a tick, in one word. The hash is keyed: nobody can make
+/// another's.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark(u64);
+
+impl Mark {
+    /// Of the client with this hash; the backend as its [`super::BackendId`], which is of one service only.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(hash: u64, backend: u32, now: u32) -> Self {
+        Self(hash ^ ((backend as u64) << 32 | now as u64))
+    }
+
+    /// Where it is, out of `2^bits` places: one for each client of a service.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(hash: u64, service: u32, bits: u32) -> u32 {
+        // Fibonacci hashing (Knuth, TAOCP 3, section 6.4).
+        ((hash ^ service as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - bits)) as u32
+    }
+}
+
 /// Key of a fragmented datagram (RFC 791, section 3.2; RFC 8200, section 4.5).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,8 +1,8 @@
 //! What changes between packets: tables, states of backends, the clients' records and flows.
 
+use sticky_common::maps;
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{Backend, BackendId, ClientKey, Flow, FlowKey, Record, addr, tick};
-use sticky_common::{maps, types};
 
 use super::case::Case;
 use super::maps::{Maps, SERVICE, mapped};
@@ -24,7 +24,6 @@ pub fn cases() -> Vec<Case> {
         for proto in PROTOS {
             moves(family, proto, &mut all);
             states(family, proto, &mut all);
-            affinity(family, proto, &mut all);
         }
         evidence_of_tcp(family, &mut all);
         evidence_of_udp(family, &mut all);
@@ -34,7 +33,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Another connection of the same client.
-fn another(packet: &Packet, port: u16) -> Packet {
+pub fn another(packet: &Packet, port: u16) -> Packet {
     packet.clone().with(|p| p.src.set_port(port))
 }
 
@@ -170,21 +169,6 @@ fn states(family: Family, proto: Proto, all: &mut Vec<Case>) {
     );
 }
 
-/// Changes what is remembered of all clients.
-fn records(world: &mut World, change: impl Fn(&mut Record)) {
-    let mut changed = 0;
-    for name in [maps::CLIENTS, maps::CANDIDATES] {
-        let mut map = world.map::<ClientKey, Record>(name);
-        let all: Vec<_> = map.iter().collect::<Result<_, _>>().unwrap();
-        for (key, mut record) in all {
-            change(&mut record);
-            map.insert(key, record, 0).unwrap();
-            changed += 1;
-        }
-    }
-    assert!(changed > 0, "nobody is remembered");
-}
-
 /// Changes all flows.
 fn flows(world: &mut World, change: impl Fn(&mut Flow)) {
     for name in [maps::FLOWS, maps::TRANSIENT] {
@@ -195,49 +179,6 @@ fn flows(world: &mut World, change: impl Fn(&mut Flow)) {
             map.insert(key, flow, 0).unwrap();
         }
     }
-}
-
-fn affinity(family: Family, proto: Proto, all: &mut Vec<Case>) {
-    let name = |what: &str| format!("{family:?} {proto:?}: {what}");
-    let open = Packet::opening(family, proto);
-    let moved = || Maps::default().to(B, true);
-    let ttl = |ttl| move |f: &mut types::Frontend| f.ttl = ttl;
-    all.push(
-        Case::new(name("affinity time 0"))
-            .forwarded(&open, Outcome::New, A)
-            .swap(moved().each(ttl(0)))
-            .forwarded(&another(&open, 40_001), Outcome::Expired, B),
-    );
-    all.push(
-        Case::new(name("affinity time is over"))
-            .forwarded(&open, Outcome::New, A)
-            .swap(moved().each(ttl(10)))
-            .then(|w| records(w, |r| r.seen -= 12))
-            .forwarded(&another(&open, 40_001), Outcome::Expired, B)
-            .forwarded(&another(&open, 40_002), Outcome::Pinned, B),
-    );
-    all.push(
-        Case::new(name("affinity time is nearly over"))
-            .forwarded(&open, Outcome::New, A)
-            .swap(moved().each(ttl(100)))
-            .then(|w| records(w, |r| r.seen -= 90))
-            .forwarded(&another(&open, 40_001), Outcome::Pinned, A),
-    );
-    // The neighbour in the last bits of the prefix is the same client, the one beyond it is not.
-    let (bits, near, far) = match family {
-        Family::V4 => (128 - 1, "198.51.100.3", "198.51.100.5"),
-        Family::V6 => (48, "2001:db8:1:ffff::1", "2001:db8:2::1"),
-    };
-    let prefix = move |f: &mut types::Frontend| f.prefix = bits;
-    let from = |addr: &str| open.clone().with(|p| p.src.set_ip(addr.parse().unwrap()));
-    all.push(
-        Case::new(name("a prefix is one client"))
-            .maps(Maps::default().each(prefix))
-            .forwarded(&open, Outcome::New, A)
-            .swap(moved().each(prefix))
-            .forwarded(&from(near), Outcome::Pinned, A)
-            .forwarded(&from(far), Outcome::New, B),
-    );
 }
 
 /// Where a client's record is, and its flow.

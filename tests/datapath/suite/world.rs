@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::Pod;
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use pnet_datalink::{Channel, ChannelType, Config};
@@ -177,15 +177,26 @@ impl World {
 
     /// Forgets all that packets left, and loads the maps.
     pub fn reset(&mut self, maps: &Maps) {
-        use sticky_common::types::{ClientKey, Flow, FlowKey, Fragment, FragmentKey, Record};
-        clear(self.map::<ClientKey, Record>(names::CLIENTS));
-        clear(self.map::<ClientKey, Record>(names::CANDIDATES));
+        use sticky_common::types::{ClientKey, Flow, FlowKey, Fragment, FragmentKey};
+        self.forget_clients();
         clear(self.map::<ClientKey, u64>(names::RATES));
+        let none: Box<[u64; 1 << names::MARK_BITS]> =
+            vec![0; 1 << names::MARK_BITS].try_into().unwrap();
+        let mut marks: Array<_, [u64; 1 << names::MARK_BITS]> =
+            self.runner.map(names::MARKS).try_into().unwrap();
+        marks.set(0, none, 0).unwrap();
         clear(self.map::<FlowKey, Flow>(names::FLOWS));
         clear(self.map::<FlowKey, Flow>(names::TRANSIENT));
         clear(self.map::<FragmentKey, Fragment>(names::FRAGMENTS));
         self.load(maps);
         self.collect(0);
+    }
+
+    /// Takes the clients' records away.
+    pub fn forget_clients(&mut self) {
+        use sticky_common::types::{ClientKey, Record};
+        clear(self.map::<ClientKey, Record>(names::CLIENTS));
+        clear(self.map::<ClientKey, Record>(names::CANDIDATES));
     }
 
     /// One of the maps that packets write.
