@@ -3,6 +3,7 @@
 //! Whatever is compared takes turns in rounds and the medians count, since a machine is never twice as fast as it was
 //! before. What counts is the ratio within one run.
 
+mod e2e;
 mod l4;
 mod l7;
 mod machine;
@@ -40,6 +41,8 @@ enum What {
         #[arg(long, value_name = "PATH")]
         programs: PathBuf,
     },
+    /// What a connection costs from client to backend, beside other ways to forward it
+    E2e,
     /// What a request costs the proxy, beside nginx, HAProxy, Envoy and Caddy
     L7,
     /// What a large Swarm costs
@@ -59,6 +62,7 @@ enum What {
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match &args.what {
         What::L4 { programs } => l4::run(programs, args.quick)?,
+        What::E2e => e2e::run(args.quick)?,
         What::L7 => l7::run(args.quick)?,
         What::Scale { sticky } => scale::run(sticky, args.quick)?,
         What::Update { sticky } => update::run(sticky, args.quick)?,

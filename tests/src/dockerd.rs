@@ -139,6 +139,12 @@ impl Dockerd {
         fs::remove_file(self.away()).context("dockerd is not away")
     }
 
+    /// A file of the daemon's mounts, as we reach it.
+    pub fn file(&self, path: &Path) -> PathBuf {
+        let path = path.strip_prefix("/").unwrap_or(path);
+        PathBuf::from(format!("/proc/{}/root", self.process.id())).join(path)
+    }
+
     fn away(&self) -> PathBuf {
         self.dir.join("away")
     }

