@@ -1,4 +1,6 @@
-//! Reads `/proc`: sockets that listen in this network namespace, and whose they are.
+//! Sockets that take what comes from anywhere in this network namespace, and whose they are.
+
+mod diag;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -15,9 +17,12 @@ use crate::model::{Frontend, Proto};
 /// How long one look is good for, so that thousands of frontends cost one.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// The listeners of this host, as often as somebody asks.
+/// The listeners of this host, as often as somebody asks; a protocol that nobody asks about is not looked at.
 #[derive(Default)]
-pub struct HostListeners(Mutex<Look>);
+pub struct HostListeners {
+    tcp: Mutex<Look>,
+    udp: Mutex<Look>,
+}
 
 #[derive(Default)]
 struct Look {
@@ -29,16 +34,20 @@ struct Look {
 
 #[derive(Clone, Debug)]
 struct Socket {
-    proto: Proto,
     addr: SocketAddr,
     inode: u64,
 }
 
 impl Occupied for HostListeners {
     fn holder(&self, frontend: &Frontend) -> Option<String> {
-        let mut look = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let proto = frontend.proto;
+        let look = match proto {
+            Proto::Tcp => &self.tcp,
+            Proto::Udp => &self.udp,
+        };
+        let mut look = look.lock().unwrap_or_else(PoisonError::into_inner);
         if look.at.is_none_or(|at| at.elapsed() > FRESH) {
-            look.sockets = sockets();
+            look.sockets = sockets(proto);
             look.at = Some(Instant::now());
             let open: HashSet<u64> = look.sockets.iter().map(|socket| socket.inode).collect();
             look.owners.retain(|inode, _| open.contains(inode));
@@ -56,7 +65,7 @@ impl Occupied for HostListeners {
         }
         let listeners: Vec<_> = same_port
             .into_iter()
-            .map(|Socket { proto, addr, inode }| Listener {
+            .map(|Socket { addr, inode }| Listener {
                 proto,
                 addr,
                 process: look.owners.get(&inode).cloned().flatten(),
@@ -66,18 +75,30 @@ impl Occupied for HostListeners {
     }
 }
 
+/// A kernel may have been built without sock_diag, or be unable to load its module; `/proc` is always there.
+fn sockets(proto: Proto) -> Vec<Socket> {
+    diag::sockets(proto).unwrap_or_else(|_| in_proc(proto))
+}
+
 /// A kernel without IPv6 has no tables of it, which is no mistake.
-fn sockets() -> Vec<Socket> {
-    let tcp = [procfs::net::tcp(), procfs::net::tcp6()].into_iter().flatten().flatten();
-    let udp = [procfs::net::udp(), procfs::net::udp6()].into_iter().flatten().flatten();
-    tcp.filter(|entry| entry.state == TcpState::Listen)
-        .map(|entry| Socket { proto: Proto::Tcp, addr: entry.local_address, inode: entry.inode })
-        .chain(udp.filter(|entry| entry.state == UdpState::Close).map(|entry| Socket {
-            proto: Proto::Udp,
-            addr: entry.local_address,
-            inode: entry.inode,
-        }))
-        .collect()
+fn in_proc(proto: Proto) -> Vec<Socket> {
+    let socket = |addr, inode| Socket { addr, inode };
+    match proto {
+        Proto::Tcp => [procfs::net::tcp(), procfs::net::tcp6()]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.state == TcpState::Listen)
+            .map(|entry| socket(entry.local_address, entry.inode))
+            .collect(),
+        Proto::Udp => [procfs::net::udp(), procfs::net::udp6()]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.state == UdpState::Close)
+            .map(|entry| socket(entry.local_address, entry.inode))
+            .collect(),
+    }
 }
 
 /// Process names by inode of their sockets. Processes that end meanwhile, or are not ours to look into, are left out.
@@ -104,7 +125,7 @@ fn owners() -> HashMap<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
 
     use super::*;
 
@@ -125,5 +146,33 @@ mod tests {
         assert_eq!(host.holder(&at), Some(own));
         let elsewhere = Frontend { addr: IpAddr::from([198, 51, 100, 1]), ..at };
         assert_eq!(host.holder(&elsewhere), None);
+    }
+
+    /// Other tests open and close sockets meanwhile, so that only those of this one are compared.
+    #[test]
+    fn both_ways_to_ask_find_the_same() {
+        let tcp = [(Ipv4Addr::LOCALHOST.into(), 0), (IpAddr::from(Ipv6Addr::LOCALHOST), 0)]
+            .map(|at| TcpListener::bind(at).unwrap());
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Neither listens: one is connected, the other the end of a connection.
+        let connected = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        connected.connect(udp.local_addr().unwrap()).unwrap();
+        let client = TcpStream::connect(tcp[0].local_addr().unwrap()).unwrap();
+        for (proto, there, not) in [
+            (
+                Proto::Tcp,
+                tcp.each_ref().map(|t| t.local_addr().unwrap()).to_vec(),
+                client.local_addr(),
+            ),
+            (Proto::Udp, vec![udp.local_addr().unwrap()], connected.local_addr()),
+        ] {
+            let not = not.unwrap();
+            let by_diag = diag::sockets(proto).unwrap();
+            for found in [&by_diag, &in_proc(proto)] {
+                let has = |addr| found.iter().any(|socket| socket.addr == addr);
+                assert!(there.iter().all(|addr| has(*addr)), "{there:?} in {found:?}");
+                assert!(!has(not), "{not} in {found:?}");
+            }
+        }
     }
 }
