@@ -23,6 +23,8 @@ pub(super) struct Follower {
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
     book: Book,
+    /// The frontends that ports and table were last made for.
+    wanted: BTreeSet<Frontend>,
     tcp: Option<u16>,
     udp: HashMap<Frontend, udp::Port>,
     table: Option<Table>,
@@ -30,8 +32,15 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, stage: watch::Sender<Stage>) -> Self {
-        let book = Book::default();
-        Self { shared, stage, book, tcp: None, udp: HashMap::new(), table: None }
+        Self {
+            shared,
+            stage,
+            book: Book::default(),
+            wanted: BTreeSet::new(),
+            tcp: None,
+            udp: HashMap::new(),
+            table: None,
+        }
     }
 
     /// Until everything is cut.
@@ -65,6 +74,12 @@ impl Follower {
     }
 
     async fn follow(&mut self, wanted: &BTreeSet<Frontend>) {
+        // Most commits change backends only, of which the table says nothing.
+        let same = self.wanted == *wanted && !wanted.is_empty();
+        if same && self.table.is_some() && !self.shared.troubled() {
+            return;
+        }
+        self.wanted.clone_from(wanted);
         let done = match self.ports(wanted) {
             Ok(entries) => self.rules(entries).await,
             Err(error) => Err(error),
