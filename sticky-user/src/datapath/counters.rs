@@ -82,15 +82,20 @@ fn hashed(outcomes: &mut [(Outcome, u64)], forwarded: u64) {
     }
 }
 
-/// Starts a backend's counters at zero; its index was another's before.
-pub fn reset(maps: &Maps, index: u32) -> io::Result<()> {
+/// Starts the counters of backends at zero.
+pub fn reset(maps: &Maps, indices: &[u32]) -> io::Result<()> {
     let mut stats = maps
         .backend_stats
         .lock()
         .map_err(|_| io::Error::other("a reader of the counters panicked"))?;
-    let now = stats.get(&index, 0).map_err(io::Error::other)?;
-    let zero = PerCpuValues::try_from(vec![Traffic::default(); now.len()])?;
-    stats.set(index, zero, 0).map_err(io::Error::other)
+    for index in indices {
+        let now = stats.get(index, 0).map_err(io::Error::other)?;
+        if now.iter().any(|traffic| *traffic != Traffic::default()) {
+            let zero = PerCpuValues::try_from(vec![Traffic::default(); now.len()])?;
+            stats.set(*index, zero, 0).map_err(io::Error::other)?;
+        }
+    }
+    Ok(())
 }
 
 /// Counts the client records, by service and by newest backend.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 use aya::maps::lpm_trie::Key as Prefix;
 use sticky_common::hash::{self, HashKey};
-use sticky_common::types::{BackendId, ClientKey, Record, RuleKey};
+use sticky_common::types::{Backend, BackendId, ClientKey, Record, RuleKey};
 
 use super::Settings;
 use super::adopt;
@@ -75,14 +75,7 @@ impl Executor {
 
     fn write(&mut self, plan: &Plan) -> io::Result<()> {
         let maps = &self.maps;
-        for (identity, backend) in &plan.backends {
-            let index = BackendId(backend.id).index();
-            if maps.backend_ids.get(&index)? != Some(*identity) {
-                maps.backend_ids.set(&index, identity)?;
-                counters::reset(maps, index)?;
-            }
-            maps.backends.set(&index, backend)?;
-        }
+        backends(maps, &plan.backends)?;
         for (index, identity) in &plan.service_ids {
             if *identity != 0 {
                 maps.service_ids.set(index, identity)?;
@@ -161,6 +154,9 @@ impl Executor {
 
 impl DataPath for Executor {
     fn loaded(&mut self) -> Result<Loaded, Error> {
+        if self.maps.empty {
+            return Ok(Loaded::default());
+        }
         let read = adopt::read(&self.maps).map_err(|e| failed("read the maps", &e))?;
         let mark =
             self.maps.service_ids.get(&adopt::KEY_MARK).map_err(|e| failed("read the maps", &e))?;
@@ -235,6 +231,23 @@ impl DataPath for Executor {
     fn rekeyed(&self) -> bool {
         self.rekeyed
     }
+}
+
+fn backends(maps: &Maps, backends: &[(u64, Backend)]) -> io::Result<()> {
+    let (mut fresh, mut identities) = (Vec::new(), Vec::new());
+    for (identity, backend) in backends {
+        let index = BackendId(backend.id).index();
+        if maps.backend_ids.get(&index)? != Some(*identity) {
+            fresh.push(index);
+            identities.push(*identity);
+        }
+    }
+    maps.backend_ids.set_all(&fresh, &identities)?;
+    // The index of each was another's before.
+    counters::reset(maps, &fresh)?;
+    let (indices, values): (Vec<u32>, Vec<Backend>) =
+        backends.iter().map(|(_, backend)| (BackendId(backend.id).index(), *backend)).unzip();
+    maps.backends.set_all(&indices, &values)
 }
 
 fn rule_key(number: u32, rule: &Rule) -> Prefix<RuleKey> {

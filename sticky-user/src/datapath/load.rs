@@ -26,6 +26,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// All that user space works with.
 pub struct Maps {
+    /// This process made them.
+    pub empty: bool,
     pub frontends_v4: Map<FrontendKeyV4, Frontend>,
     pub frontends_v6: Map<FrontendKeyV6, Frontend>,
     /// One value, a byte for each place.
@@ -67,6 +69,7 @@ impl Loaded {
 
 pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded, Error> {
     let tables_name = tables_pin(settings.table_size);
+    let empty = pins.maps().is_empty();
     same_size(settings.max_clients, pins)?;
     make_tables(settings.table_size, pins, &tables_name)?;
     let mut loader = EbpfLoader::new();
@@ -118,6 +121,7 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         .map_err(|e| Error::failed("the kernel refused a program of sticky", chain(&e)))?;
     }
     let maps = Maps {
+        empty,
         frontends_v4: open(&mut ebpf, maps::FRONTENDS_V4)?,
         frontends_v6: open(&mut ebpf, maps::FRONTENDS_V6)?,
         places: open(&mut ebpf, maps::PLACES)?,
