@@ -40,9 +40,6 @@ pub fn identity(key: HashKey, id: &[u8]) -> u64 {
     sum
 }
 
-/// So few free slots are looked through instead of stepped to: half of all steps would go to the last of them.
-const FEW: u32 = 64;
-
 /// Fills `table` (its length a prime) with the members' indices in proportion to their weights.
 ///
 /// `members` must be sorted by identity; `cursors` as many as members. With no member every slot is empty. Slot shares
@@ -59,7 +56,6 @@ pub fn fill(members: &[Member], cursors: &mut [Cursor], table: &mut [Slot]) {
         };
     }
     let mut free = size;
-    let mut rest = Rest::default();
     loop {
         for (member, cursor) in members.iter().zip(cursors.iter_mut()) {
             // The heaviest takes a slot each turn, the others as often as their share says.
@@ -69,15 +65,11 @@ pub fn fill(members: &[Member], cursors: &mut [Cursor], table: &mut [Slot]) {
             }
             cursor.credit -= u64::from(heaviest);
             // A prime size makes every skip a full cycle, so a free slot is found.
-            if free > FEW {
-                while table.get(cursor.at as usize).is_some_and(|slot| slot.index().is_some()) {
-                    cursor.step(size);
+            while let Some(slot) = table.get(cursor.at as usize) {
+                if slot.index().is_none() {
+                    break;
                 }
-            } else {
-                if rest.count == 0 {
-                    rest = Rest::of(table);
-                }
-                cursor.at = rest.take_next(cursor, size);
+                cursor.step(size);
             }
             if let Some(slot) = table.get_mut(cursor.at as usize) {
                 *slot = Slot::new(member.index, false);
@@ -88,64 +80,6 @@ pub fn fill(members: &[Member], cursors: &mut [Cursor], table: &mut [Slot]) {
             }
         }
     }
-}
-
-/// The last free slots.
-struct Rest {
-    slots: [u32; FEW as usize],
-    count: usize,
-}
-
-impl Default for Rest {
-    fn default() -> Self {
-        Self { slots: [0; FEW as usize], count: 0 }
-    }
-}
-
-impl Rest {
-    fn of(table: &[Slot]) -> Self {
-        let mut rest = Self::default();
-        let free = (0..).zip(table).filter(|(_, slot)| slot.index().is_none());
-        for (to, (at, _)) in rest.slots.iter_mut().zip(free) {
-            *to = at;
-            rest.count += 1;
-        }
-        rest
-    }
-
-    /// Takes the one that a cursor comes to first.
-    fn take_next(&mut self, cursor: &Cursor, size: u32) -> u32 {
-        let inverse = inverse(cursor.skip, size);
-        let steps = |slot: u32| product(slot + size - cursor.at, inverse, size);
-        let free = self.slots.iter().take(self.count).enumerate();
-        let Some((at, slot)) = free.min_by_key(|(_, slot)| steps(**slot)).map(|(i, s)| (i, *s))
-        else {
-            return cursor.at;
-        };
-        self.count -= 1;
-        let last = self.slots.get(self.count).copied();
-        if let (Some(gap), Some(last)) = (self.slots.get_mut(at), last) {
-            *gap = last;
-        }
-        slot
-    }
-}
-
-fn product(a: u32, b: u32, modulus: u32) -> u32 {
-    (u64::from(a) * u64::from(b) % u64::from(modulus)) as u32
-}
-
-/// What a number times it is 1, modulo a prime: by Fermat, its power of two less than that.
-fn inverse(of: u32, prime: u32) -> u32 {
-    let (mut result, mut power, mut exponent) = (1, of, prime.saturating_sub(2));
-    while exponent > 0 {
-        if exponent & 1 == 1 {
-            result = product(result, power, prime);
-        }
-        power = product(power, power, prime);
-        exponent >>= 1;
-    }
-    result
 }
 
 impl Cursor {
@@ -186,42 +120,6 @@ mod tests {
 
     fn share(table: &[Slot], index: u32) -> usize {
         table.iter().filter(|s| s.index() == Some(index)).count()
-    }
-
-    /// As the paper has it: every member steps through its permutation to the next free slot, also to the last ones.
-    fn by_steps(m: &[Member], size: u32) -> Vec<Slot> {
-        let mut table = vec![Slot::EMPTY; size as usize];
-        let heaviest = m.iter().map(|m| u64::from(m.weight)).max().unwrap();
-        let at = |m: &Member| crate::hash::slot(m.identity, size);
-        let mut turns: Vec<_> = m.iter().map(|m| (m, at(m), 0)).collect();
-        let mut free = size;
-        while free > 0 {
-            for (m, at, credit) in &mut turns {
-                *credit += u64::from(m.weight);
-                if *credit < heaviest || free == 0 {
-                    continue;
-                }
-                *credit -= heaviest;
-                while table[*at as usize].index().is_some() {
-                    *at = (*at + 1 + crate::hash::slot(m.identity << 32, size - 1)) % size;
-                }
-                table[*at as usize] = Slot::new(m.index, false);
-                free -= 1;
-            }
-        }
-        table
-    }
-
-    #[test]
-    fn the_last_slots_are_those_that_steps_lead_to() {
-        for size in [3, 61, 67, 251, SIZE as u32] {
-            for n in [1, 2, 10, 100] {
-                for weights in [1, 7] {
-                    let m = members((0..n).map(|i| (i, 1 + i % weights)));
-                    assert!(build(&m, size as usize) == by_steps(&m, size), "{size} {n} {weights}");
-                }
-            }
-        }
     }
 
     #[test]
