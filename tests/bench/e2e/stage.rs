@@ -94,7 +94,9 @@ impl Kind {
                 version("nginx", "-v")?
             ),
             Self::Sticky => {
-                "sticky: `com.docker.lb.ip_hash`, native XDP on the clients' link".to_owned()
+                "sticky: `com.docker.lb.ip_hash`, native XDP on the clients' link; the kernel takes TSO from the other end of \
+                 such a veth, so that the clients split their data themselves"
+                    .to_owned()
             }
         })
     }
