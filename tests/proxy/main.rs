@@ -16,6 +16,7 @@ mod idle;
 mod keys;
 mod limits;
 mod proxy;
+mod quiet;
 mod routing;
 mod shared;
 mod smuggling;

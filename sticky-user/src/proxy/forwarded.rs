@@ -8,7 +8,7 @@ use http::header::{FORWARDED, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-use super::headers::X_REQUEST_ID;
+use super::headers::{X_REQUEST_ID, owned};
 use super::recall::Recall;
 
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -160,7 +160,7 @@ impl Peer {
             forwarded.extend([";host=", quote, name, quote]);
         }
         forwarded.push_str(if self.https { ";proto=https" } else { ";proto=http" });
-        PerHost { host: host.clone(), port: HeaderValue::from(port), forwarded: text(&forwarded) }
+        PerHost { host: owned(host), port: HeaderValue::from(port), forwarded: text(&forwarded) }
     }
 }
 

@@ -16,6 +16,11 @@ pub(super) static X_UPSTREAM_RESPONSE_TIME: HeaderName =
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// A value to keep: as it came, it keeps the buffer that the whole request was read into.
+pub(super) fn owned(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+}
+
 /// The protocol a request wants to change to, or a response changes to. HTTP/2 is none: requests in it would pass by us.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(UPGRADE)?;

@@ -1,0 +1,197 @@
+//! A client's socket, and the times it is given.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use super::Phase;
+use crate::proxy::settings::Timeouts;
+
+/// How long a connection is read on after its last answer, for a client that is still sending what nobody wants.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a connection is idle before it gives back what HTTP keeps for it, 16 kB and more.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// The socket, closed when a request's head or the next request takes too long.
+pub(super) struct Io {
+    stream: TcpStream,
+    /// Read before HTTP began.
+    ahead: Bytes,
+    phase: Arc<Phase>,
+    header: Duration,
+    idle: Duration,
+    /// Since when it is idle, or a head has begun.
+    since: Instant,
+    /// Looks now and then rather than being set for each request.
+    alarm: Pin<Box<Sleep>>,
+    /// Nothing is kept for it but the socket.
+    waits: bool,
+    /// All that was written is on its way.
+    flushed: bool,
+    /// Until when it is read on, once its own side is shut.
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl Io {
+    pub(super) fn new(
+        stream: TcpStream,
+        ahead: Bytes,
+        phase: Arc<Phase>,
+        timeouts: &Timeouts,
+    ) -> Self {
+        Self {
+            stream,
+            ahead,
+            phase,
+            header: timeouts.header,
+            idle: timeouts.idle,
+            since: Instant::now(),
+            // A new connection owes its first request as soon as one that has begun.
+            alarm: Box::pin(tokio::time::sleep(timeouts.header)),
+            waits: true,
+            flushed: true,
+            linger: None,
+        }
+    }
+
+    /// Waits for the first byte of a request, or the end of the connection.
+    pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() && self.stream.poll_read_ready(cx)?.is_pending() {
+            return self.poll_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.waits = false;
+        self.alarm.as_mut().reset(Instant::now() + QUIET.min(self.header));
+        Poll::Ready(Ok(()))
+    }
+
+    /// From now on it waits for its next request, of which some may have been read already.
+    pub(super) fn wait(&mut self, read: Bytes) {
+        self.waits = true;
+        // An empty one would keep its buffer.
+        self.ahead = if read.is_empty() { Bytes::new() } else { read };
+    }
+
+    /// Looks at the time; ready when it is up.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.phase.get() {
+            Phase::BUSY => return Poll::Pending,
+            Phase::DONE => {
+                self.phase.set(Phase::IDLE);
+                self.since = Instant::now();
+            }
+            _ => {}
+        }
+        let idle = self.phase.get() == Phase::IDLE;
+        let limit = if idle { self.idle } else { self.header };
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let (now, due) = (Instant::now(), self.since + limit);
+            if due <= now {
+                return Poll::Ready(());
+            }
+            let quiet = self.since + QUIET;
+            let look = if self.waits {
+                due
+            } else if idle && now < quiet {
+                quiet
+            } else if idle && self.flushed && !self.phase.unread.load(Ordering::Relaxed) {
+                self.phase.quiet.store(true, Ordering::Relaxed);
+                due
+            } else {
+                // What begins or ends meanwhile must not be found late.
+                now + QUIET
+            };
+            self.alarm.as_mut().reset(look.min(due));
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = if this.ahead.is_empty() {
+            Pin::new(&mut this.stream).poll_read(cx, buf)
+        } else {
+            let length = this.ahead.len().min(buf.remaining());
+            buf.put_slice(&this.ahead.split_to(length));
+            Poll::Ready(Ok(()))
+        };
+        if read.is_pending() {
+            return this.poll_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
+        }
+        if this.phase.is_idle() && buf.filled().len() > before {
+            this.phase.set(Phase::HEAD);
+            this.since = Instant::now();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.flushed = false;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Who flushes has written all it has.
+        self.flushed = true;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Closed with something unread, a socket is reset, and the client may lose the answer that came early.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let linger = match &mut this.linger {
+            Some(linger) => linger,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                if !this.phase.unread.load(Ordering::Relaxed) {
+                    return Poll::Ready(Ok(()));
+                }
+                this.linger.insert(Box::pin(tokio::time::sleep(LINGER)))
+            }
+        };
+        let mut rest = [MaybeUninit::uninit(); 16 * 1024];
+        loop {
+            let mut rest = ReadBuf::uninit(&mut rest);
+            match Pin::new(&mut this.stream).poll_read(cx, &mut rest) {
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return linger.as_mut().poll(cx).map(Ok),
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.flushed = false;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
