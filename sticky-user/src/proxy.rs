@@ -20,6 +20,7 @@ mod metrics;
 mod owners;
 mod patience;
 mod preface;
+mod presented;
 mod random;
 mod rate;
 mod reason;

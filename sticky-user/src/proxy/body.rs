@@ -152,7 +152,7 @@ impl Streaming {
 /// Body of a response, and the exchange that ends with it.
 pub(super) struct ResponseBody {
     kind: Kind,
-    exchange: Option<Exchange>,
+    exchange: Option<Box<Exchange>>,
 }
 
 enum Kind {
@@ -166,7 +166,7 @@ impl ResponseBody {
     pub(super) fn upstream(
         inner: Incoming,
         silence: Option<Duration>,
-        mut exchange: Exchange,
+        mut exchange: Box<Exchange>,
     ) -> Self {
         if inner.is_end_stream() {
             exchange.complete();
@@ -177,7 +177,7 @@ impl ResponseBody {
     }
 
     /// What we say ourselves.
-    pub(super) fn text(text: Bytes, mut exchange: Exchange) -> Self {
+    pub(super) fn text(text: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.sent(text.len());
         exchange.complete();
         Self { kind: Kind::Text(Some(text).filter(|t| !t.is_empty())), exchange: Some(exchange) }

@@ -1,122 +1,21 @@
 //! The backend of a request: cookie, then hash, then the client table, then load (contract, section 5).
 
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 use sticky_common::hash::{self, HashKey};
 use sticky_common::maglev;
 
 use super::cookies;
+use super::presented::Presented;
 use super::random::Random;
 use super::reason::Reason;
-use super::recall::Recall;
 use super::routes::Route;
-use super::seal::{self, Bad, Pin};
 use super::service::{Backend, Service};
-use super::tag::Tag;
 use crate::clients::ClientTable;
-use crate::keys::Keys;
 use crate::model::{CookieMode, State};
-
-/// What a request carries that a choice can go by; read once, whatever is tried.
-#[derive(Default)]
-pub(super) struct Presented {
-    /// Of a cookie, and that cookie's name: with a Domain it may have begun on another host of the service.
-    pub pin: Option<Rc<Pin>>,
-    pub own_name: Option<String>,
-    bad: Option<Bad>,
-    /// Some cookie is ours, whatever it says.
-    sealed: bool,
-    /// Of a header.
-    pub tag: Option<Tag>,
-}
-
-impl Presented {
-    pub(super) fn read(
-        headers: &HeaderMap,
-        route: &Route,
-        keys: &Arc<Keys>,
-        recall: &Recall,
-        now: u64,
-    ) -> Self {
-        let tag = route.services.iter().find_map(|service| {
-            let tag = Tag::read(headers, service.header.as_ref()?, keys)?;
-            let is_here = |other: &&Arc<Service>| other.hash == tag.pin.service;
-            route.services.iter().any(|other| is_here(&other)).then_some(tag)
-        });
-        Self { tag, ..Self::cookie(headers, route, keys, recall, now) }
-    }
-
-    /// Takes our cookies off a request: they are between the client and us.
-    pub(super) fn take_off(&self, headers: &mut HeaderMap, route: &Route, keys: &Keys) {
-        if self.sealed {
-            cookies::remove(headers, |name, value| {
-                named(route, name).is_some() && seal::is_ours(keys, value)
-            });
-        }
-    }
-
-    /// The first cookie of ours that opens for a service of this route, if it counts.
-    fn cookie(
-        headers: &HeaderMap,
-        route: &Route,
-        keys: &Arc<Keys>,
-        recall: &Recall,
-        now: u64,
-    ) -> Self {
-        let mut found = Self::default();
-        for (name, value) in cookies::pairs(headers) {
-            let Some(own) = named(route, name) else { continue };
-            found.sealed |= seal::is_ours(keys, value);
-            let bad = match recall.open(keys, own, value, now) {
-                Ok(pin) => {
-                    let is_its = |service: &&Arc<Service>| {
-                        service.hash == pin.service && service.own_names.iter().any(|n| n == own)
-                    };
-                    let service = route.services.iter().find(is_its);
-                    if let Some(cookie) = service.and_then(|service| service.cookie.as_ref()) {
-                        // Alone it does not count: the application's session is over, or was never begun.
-                        let counts = cookie.mode == CookieMode::Insert
-                            || cookies::present(headers, &cookie.names) != 0;
-                        found.own_name = counts.then(|| own.to_owned());
-                        found.pin = counts.then_some(pin);
-                        found.bad = None;
-                        return found;
-                    }
-                    Bad::Invalid
-                }
-                Err(bad) => bad,
-            };
-            if bad == Bad::Expired || found.bad.is_none() {
-                found.bad = Some(bad);
-            }
-        }
-        found
-    }
-
-    /// The cookie comes before the header.
-    fn known(&self) -> Option<&Pin> {
-        self.pin.as_deref().or(self.tag.as_ref().map(|tag| &tag.pin))
-    }
-
-    /// Reason of a new choice.
-    fn reason(&self) -> Reason {
-        match (self.known(), self.bad) {
-            (Some(_), _) => Reason::Repinned,
-            (None, Some(Bad::Expired)) => Reason::Expired,
-            (None, Some(Bad::Invalid)) => Reason::Invalid,
-            (None, None) => Reason::New,
-        }
-    }
-}
-
-/// The name, if it is that of a cookie of ours on this route.
-fn named<'r>(route: &'r Route, name: &[u8]) -> Option<&'r str> {
-    let mut names = route.services.iter().flat_map(|service| &service.own_names);
-    names.find(|own| own.as_bytes() == name).map(String::as_str)
-}
 
 /// A backend, and why.
 pub(super) struct Choice {
@@ -290,7 +189,7 @@ impl Chooser<'_> {
         let named = |wanted: &String| {
             let is_it =
                 |(name, value): &(&[u8], &[u8])| *name == wanted.as_bytes() && !value.is_empty();
-            cookies::pairs(self.headers).find(is_it).map(|(_, value)| value)
+            cookies::pairs(self.headers.get_all(COOKIE)).find(is_it).map(|(_, value)| value)
         };
         let header = || {
             let name = service.header.as_ref().filter(|_| presented.tag.is_none())?;

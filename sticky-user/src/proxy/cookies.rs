@@ -17,18 +17,20 @@ pub(super) fn own_name(host: Option<&HostPattern>, root: &str) -> String {
     format!("sticky_lb_{:06x}", digest & 0xff_ffff)
 }
 
-/// Name and value of every cookie, in the order they were sent (RFC 6265, section 4.2.1); what has no `=` is left out.
-pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers
-        .get_all(COOKIE)
-        .into_iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
-        .filter_map(pair)
+/// Name and value of every cookie of these lines, in the order they were sent (RFC 6265, section 4.2.1); what has no `=` is
+/// left out.
+pub(super) fn pairs<'h>(
+    lines: impl IntoIterator<Item = &'h HeaderValue>,
+) -> impl Iterator<Item = (&'h [u8], &'h [u8])> {
+    lines.into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(pair)
 }
 
-/// Takes the cookies off that `is_ours` names, and leaves every other byte; a header with none left goes too.
-pub(super) fn remove(headers: &mut HeaderMap, is_ours: impl Fn(&[u8], &[u8]) -> bool) {
-    let lines: Vec<HeaderValue> = headers
+/// The lines without the cookies that `is_ours` names, and with every other byte; a line with none left is left out.
+pub(super) fn without(
+    headers: &HeaderMap,
+    is_ours: impl Fn(&[u8], &[u8]) -> bool,
+) -> Vec<HeaderValue> {
+    headers
         .get_all(COOKIE)
         .into_iter()
         .filter_map(|line| {
@@ -41,11 +43,7 @@ pub(super) fn remove(headers: &mut HeaderMap, is_ours: impl Fn(&[u8], &[u8]) -> 
             // A part of a valid value is one.
             (!line.is_empty()).then(|| HeaderValue::from_bytes(line).ok()).flatten()
         })
-        .collect();
-    headers.remove(COOKIE);
-    for line in lines {
-        headers.append(COOKIE, line);
-    }
+        .collect()
 }
 
 fn pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -55,8 +53,11 @@ fn pair(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Which of `names` are among them, by position; those beyond 32 are not told.
-pub(super) fn present(headers: &HeaderMap, names: &[String]) -> u32 {
-    pairs(headers).filter_map(|(name, _)| bit(names, name)).fold(0, |all, bit| all | bit)
+pub(super) fn present<'h>(
+    lines: impl IntoIterator<Item = &'h HeaderValue>,
+    names: &[String],
+) -> u32 {
+    pairs(lines).filter_map(|(name, _)| bit(names, name)).fold(0, |all, bit| all | bit)
 }
 
 /// The bit of a name in [`present`].
@@ -84,13 +85,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append(COOKIE, HeaderValue::from_static("a=1; b=2;c = 3 ; junk; d=x=y;=e"));
         headers.append(COOKIE, HeaderValue::from_static("a=4"));
-        let all: Vec<_> = pairs(&headers)
+        let all: Vec<_> = pairs(headers.get_all(COOKIE))
             .map(|(n, v)| (std::str::from_utf8(n).unwrap(), std::str::from_utf8(v).unwrap()))
             .collect();
         let want = [("a", "1"), ("b", "2"), ("c", "3"), ("d", "x=y"), ("", "e"), ("a", "4")];
         assert_eq!(all, want);
         let names = ["c".to_owned(), "z".to_owned(), "a".to_owned()];
-        assert_eq!(present(&headers, &names), 0b101);
+        assert_eq!(present(headers.get_all(COOKIE), &names), 0b101);
     }
 
     #[test]
@@ -104,8 +105,9 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.append(COOKIE, HeaderValue::from_static(line));
-            remove(&mut headers, |name, value| name == b"own" && value != b"mine");
-            assert_eq!(headers.get(COOKIE).map(|v| v.to_str().unwrap()), want, "{line}");
+            let left = without(&headers, |name, value| name == b"own" && value != b"mine");
+            let left: Vec<_> = left.iter().map(|line| line.to_str().unwrap()).collect();
+            assert_eq!(left, Vec::from_iter(want), "{line}");
         }
     }
 }

@@ -21,8 +21,8 @@ pub(super) struct Situation<'a> {
     pub pin: Option<&'a Pin>,
     /// The request went where the pin says.
     pub stayed: bool,
-    /// Named cookies of the request, by [`cookies::bit`].
-    pub present: u32,
+    /// Lines of cookies that the application was sent.
+    pub sent: &'a [HeaderValue],
     pub https: bool,
     /// Seconds since 1970.
     pub now: u64,
@@ -58,7 +58,8 @@ pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
             if mirrored.is_empty() {
                 return repin();
             }
-            if !sets && s.present & !deleted(s, response) != 0 {
+            let present = || cookies::present(s.sent, &s.affinity.names);
+            if !sets && present() & !deleted(s, response) != 0 {
                 // Another of the named cookies stays, and ours with it.
                 mirrored = repin();
             }

@@ -1,13 +1,16 @@
-//! The cookie that a connection brought last, and what it says. Clients send the same with each request, and to know it
-//! again takes a tenth of what opening it does.
+//! The cookies that a connection brought last, and what they say. Clients send the same with each request, and to know them
+//! again takes a tenth of what reading them does.
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use http::HeaderValue;
 use subtle::ConstantTimeEq;
 
-use super::seal::{self, Bad, Pin};
+use super::headers::owned;
+use super::presented::Cookies;
+use super::routes::Route;
 use crate::keys::Keys;
 
 /// Of one connection.
@@ -15,69 +18,114 @@ use crate::keys::Keys;
 pub(super) struct Recall(RefCell<Option<Known>>);
 
 struct Known {
-    /// What opened it: it counts for these keys only.
+    line: HeaderValue,
+    /// What they were read by; they count for these keys and this route only.
     keys: Arc<Keys>,
-    name: Box<str>,
-    value: Box<[u8]>,
-    pin: Rc<Pin>,
+    route: Weak<Route>,
+    cookies: Rc<Cookies>,
 }
 
 impl Recall {
-    /// What [`seal::open`] says.
-    pub(super) fn open(
+    /// What a line of cookies says by these keys on this route, which is asked for where that is not known.
+    pub(super) fn cookies(
         &self,
+        line: &HeaderValue,
         keys: &Arc<Keys>,
-        name: &str,
-        value: &[u8],
+        route: &Arc<Route>,
         now: u64,
-    ) -> Result<Rc<Pin>, Bad> {
+        read: impl FnOnce() -> Cookies,
+    ) -> Rc<Cookies> {
         let mut last = self.0.borrow_mut();
         if let Some(known) = &*last
             && Arc::ptr_eq(&known.keys, keys)
-            && *known.name == *name
-            // Clients may share a connection behind a proxy: the time must not tell one about another's cookie.
-            && bool::from(known.value.ct_eq(value))
+            && known.route.as_ptr() == Arc::as_ptr(route)
+            && !known.cookies.pin.as_ref().is_some_and(|pin| pin.is_over(now))
+            && same(known.line.as_bytes(), line.as_bytes())
         {
-            let pin = &known.pin;
-            return if pin.is_over(now) { Err(Bad::Expired) } else { Ok(pin.clone()) };
+            return known.cookies.clone();
         }
-        let pin = Rc::new(seal::open(keys, name, value, now)?);
-        let (keys, name, value) = (keys.clone(), name.into(), value.into());
-        *last = Some(Known { keys, name, value, pin: pin.clone() });
-        Ok(pin)
+        let cookies = Rc::new(read());
+        // What is wrong now may be told as something else later.
+        if cookies.bad.is_none() {
+            let (line, keys, route) = (owned(line), keys.clone(), Arc::downgrade(route));
+            *last = Some(Known { line, keys, route, cookies: cookies.clone() });
+        }
+        cookies
     }
+}
+
+/// Whether they are the same. Clients may share a connection behind a proxy: the time must not tell one about another's
+/// cookies.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks(), b.as_chunks());
+    let words = a_words
+        .iter()
+        .zip(b_words)
+        .fold(0, |all, (a, b)| all | (u64::from_ne_bytes(*a) ^ u64::from_ne_bytes(*b)));
+    let rest = a_rest.iter().zip(b_rest).fold(0, |all, (a, b)| all | (a ^ b));
+    a.len() == b.len() && bool::from((words | u64::from(rest)).ct_eq(&0))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::seal::{Attributes, Lifetime};
+    use super::super::seal::{Attributes, Bad, Lifetime, Pin};
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
 
-    fn sealed(keys: &Keys, name: &str, task: &str) -> String {
+    fn says(task: &str) -> Cookies {
         let lifetime = Lifetime { max_age: Some(NOW + 10), expires: None };
         let attributes = Attributes { lifetime, ..Attributes::default() };
-        seal::seal(keys, name, &Pin { service: 7, task: task.to_owned(), attributes }).unwrap()
+        let pin = Pin { service: 7, task: task.to_owned(), attributes };
+        Cookies { pin: Some(pin), ..Cookies::default() }
     }
 
     #[test]
-    fn says_what_opening_says() {
-        let (keys, other) = (Arc::new(Keys::random().unwrap()), Arc::new(Keys::random().unwrap()));
-        let (a, b) = (sealed(&keys, "own", "a"), sealed(&keys, "own", "b"));
+    fn reads_again_whatever_is_not_the_same() {
+        let keys = [(); 2].map(|()| Arc::new(Keys::random().unwrap()));
+        let routes = [(); 2].map(|()| Arc::new(Route::default()));
         let recall = Recall::default();
-        let task = |keys, name, value: &str, now| {
-            recall.open(keys, name, value.as_bytes(), now).map(|pin| pin.task.clone())
+        let ask = |line: &'static str, key: usize, route: usize, now, read: fn() -> Cookies| {
+            let line = HeaderValue::from_static(line);
+            recall.cookies(&line, &keys[key], &routes[route], now, read)
         };
+        let task = |cookies: Rc<Cookies>| cookies.pin.as_ref().map(|pin| pin.task.clone());
+        let never = || -> Cookies { panic!("it is known") };
         for _ in 0..2 {
-            for value in [&a, &a, &b] {
-                let want = if value == &a { "a" } else { "b" };
-                assert_eq!(task(&keys, "own", value, NOW).as_deref(), Ok(want));
-                // Another name, retired keys, a byte less, and too late.
-                assert_eq!(task(&keys, "own2", value, NOW), Err(Bad::Invalid));
-                assert_eq!(task(&other, "own", value, NOW), Err(Bad::Invalid));
-                assert_eq!(task(&keys, "own", &value[..value.len() - 1], NOW), Err(Bad::Invalid));
-                assert_eq!(task(&keys, "own", value, NOW + 10), Err(Bad::Expired));
+            for (line, key, route) in [
+                ("own=a; b=2", 0, 0),
+                ("own=a; b=3", 0, 0),
+                ("own=a; b=3", 1, 0),
+                ("own=a; b=3", 1, 1),
+            ] {
+                assert_eq!(task(ask(line, key, route, NOW, || says("x"))).as_deref(), Some("x"));
+                assert_eq!(task(ask(line, key, route, NOW + 9, never)).as_deref(), Some("x"));
+            }
+            assert_eq!(task(ask("own=a; b=3", 1, 1, NOW + 10, || says("y"))).as_deref(), Some("y"));
+            // What is bad is read each time.
+            for _ in 0..2 {
+                let bad =
+                    ask("own=z", 0, 0, NOW, || Cookies { bad: Some(Bad::Expired), ..says("z") });
+                assert_eq!(bad.bad, Some(Bad::Expired));
+            }
+        }
+    }
+
+    #[test]
+    fn same_is_equal() {
+        let all = [
+            &b""[..],
+            b"a",
+            b"b",
+            b"12345678",
+            b"12345679",
+            b"12345678a",
+            b"12345678b",
+            b"2345678a",
+        ];
+        for a in all {
+            for b in all {
+                assert_eq!(same(a, b), a == b, "{a:?} {b:?}");
             }
         }
     }

@@ -18,10 +18,11 @@ use tokio::time::Instant;
 
 use self::attempt::{Failure, Outgoing};
 use super::body::ResponseBody;
-use super::choice::{Chooser, NoChoice, Presented};
+use super::choice::{Chooser, NoChoice};
 use super::connection::Phase;
 use super::exchange::Exchange;
 use super::forwarded::Peer;
+use super::presented::Presented;
 use super::respond::Refusal;
 use super::routes::{Found, Route};
 use super::worker::Worker;
@@ -34,7 +35,8 @@ pub(super) async fn answer(
     phase: Arc<Phase>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let mut exchange = Exchange::new(&request, phase, peer.addr);
+    // It goes through many hands.
+    let mut exchange = Box::new(Exchange::new(&request, phase, peer.addr));
     let mut request = request;
     let protocol = headers::upgrade(request.headers());
     let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -49,7 +51,7 @@ fn relay(
     worker: &Rc<Worker>,
     mut response: Response<Incoming>,
     upgrade: Option<OnUpgrade>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = upgrade else { return Refusal::BadAnswer.response(exchange) };
@@ -115,7 +117,7 @@ async fn forward(
         Presented::default()
     };
     let asked = Asked { worker, peer, client: exchange.client, https, presented, now };
-    let mut outgoing = Outgoing::new(&asked, &route, request, &host, exchange);
+    let mut outgoing = Outgoing::new(&asked, request, &host, exchange);
 
     let mut failed: Vec<u64> = Vec::new();
     let mut last = Refusal::NoBackend;
@@ -175,7 +177,7 @@ async fn forward(
         match outgoing.attempt(&asked, choice).await {
             Ok((response, lease)) => {
                 let took = exchange.answered(lease);
-                return response::finish(&asked, &route, &outgoing, response, took, exchange);
+                return response::finish(&asked, &route, response, took, exchange);
             }
             Err(Failure::Final(refusal)) => return Err(refusal),
             // The backend had closed a connection that was idle: nothing is wrong with it.

@@ -67,7 +67,7 @@ impl Refusal {
     }
 
     /// The response; whatever is left of the request's body, the connection is not used again where that is unsafe.
-    pub(super) fn response(self, mut exchange: Exchange) -> Response<ResponseBody> {
+    pub(super) fn response(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
         let status = self.status();
         exchange.status(status);
         let id = exchange.id.clone();

@@ -31,6 +31,7 @@ struct Host {
 }
 
 /// The services of one host and context root.
+#[derive(Default)]
 pub(super) struct Route {
     root: String,
     /// Name of our cookie for those services that have no other.

@@ -18,7 +18,7 @@ pub(super) fn join(
     worker: &Rc<Worker>,
     client: OnUpgrade,
     backend: OnUpgrade,
-    mut exchange: Exchange,
+    mut exchange: Box<Exchange>,
 ) {
     exchange.tunnelled();
     let guard = worker.hold();

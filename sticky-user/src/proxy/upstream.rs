@@ -5,8 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
@@ -16,10 +21,14 @@ use tokio::task::{AbortHandle, spawn_local};
 use tracing::debug;
 
 use super::body::{Progress, RequestBody, Upload};
+use super::patience::Patience;
 use super::settings::{Limits, Timeouts};
 
 /// Silence after which the kernel asks whether the other end is still there.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// What becomes of a request: a response, or the request itself if it was not sent.
+type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 /// Idle connections of one worker, by the backend's pool number.
 pub(super) struct Pool {
@@ -27,13 +36,21 @@ pub(super) struct Pool {
     limit: usize,
     keep: Duration,
     connect: Duration,
+    answer: Duration,
     http: http1::Builder,
 }
 
 struct Idle {
-    sender: SendRequest<RequestBody>,
-    task: Task,
+    link: Box<Link>,
     since: Instant,
+}
+
+/// A connection, in use or idle.
+struct Link {
+    sender: SendRequest<RequestBody>,
+    _task: Task,
+    /// For an answer.
+    patience: Patience,
 }
 
 /// What moves the bytes of a connection: ends with it, or it would wait for a backend that nobody waits for any more.
@@ -47,8 +64,7 @@ impl Drop for Task {
 
 /// A connection in use, to be given back when the response has been read.
 pub(super) struct Lease {
-    pub sender: SendRequest<RequestBody>,
-    task: Task,
+    link: Box<Link>,
     /// It has carried requests before.
     pub reused: bool,
     /// How far the request's body is; `None`: it had none.
@@ -67,6 +83,7 @@ impl Pool {
             limit: limits.idle_per_backend,
             keep: timeouts.upstream_idle,
             connect: timeouts.connect,
+            answer: timeouts.response,
             http,
         })
     }
@@ -76,21 +93,16 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
         let keep = self.keep.min(oldest);
-        while let Some(Idle { sender, task, .. }) =
-            connections.pop_if(|idle| idle.since.elapsed() < keep)
-        {
-            if sender.is_ready() {
-                return Some(Lease {
-                    sender,
-                    task,
-                    reused: true,
-                    body: None,
-                    key: Some(key),
-                    pool: self.clone(),
-                });
+        while let Some(Idle { link, .. }) = connections.pop_if(|idle| idle.since.elapsed() < keep) {
+            if link.sender.is_ready() {
+                return Some(self.lease(link, true, Some(key)));
             }
         }
         None
+    }
+
+    fn lease(self: &Rc<Self>, link: Box<Link>, reused: bool, key: Option<u64>) -> Lease {
+        Lease { link, reused, body: None, key, pool: self.clone() }
     }
 
     /// A new connection; one that begins with a `preface` about its client is not given back.
@@ -116,7 +128,8 @@ impl Pool {
             }
         });
         let (key, task) = (preface.is_none().then_some(key), Task(task.abort_handle()));
-        Ok(Lease { sender, task, reused: false, body: None, key, pool: self.clone() })
+        let link = Link { sender, _task: task, patience: Patience::new(self.answer) };
+        Ok(self.lease(Box::new(link), false, key))
     }
 
     /// Closes what was idle for too long, and what belongs to backends that are gone.
@@ -124,7 +137,7 @@ impl Pool {
         self.idle.borrow_mut().retain(|key, connections| {
             let gone = !live.contains(key);
             connections.retain(|idle| {
-                !gone && !idle.sender.is_closed() && idle.since.elapsed() < self.keep
+                !gone && !idle.link.sender.is_closed() && idle.since.elapsed() < self.keep
             });
             !connections.is_empty()
         });
@@ -132,15 +145,33 @@ impl Pool {
 }
 
 impl Lease {
+    /// Sends a request, from which the time for its answer begins.
+    pub(super) fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = Sent> + use<> {
+        self.link.patience.moved();
+        self.link.sender.try_send_request(request)
+    }
+
+    /// Ready when there was no answer for too long, and then again after as long.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let late = self.link.patience.poll(cx);
+        if late.is_ready() {
+            self.link.patience.moved();
+        }
+        late
+    }
+
     /// The response has been read to its end.
     pub(super) fn give_back(self) {
         // A backend that answers before it has read the request leaves the rest of it on the connection.
         let sent = self.body.is_none_or(|body| body.progress() == Progress::Done);
-        let Some(key) = self.key.filter(|_| sent && !self.sender.is_closed()) else { return };
+        let Some(key) = self.key.filter(|_| sent && !self.link.sender.is_closed()) else { return };
         let mut idle = self.pool.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
         if connections.len() < self.pool.limit {
-            connections.push(Idle { sender: self.sender, task: self.task, since: Instant::now() });
+            connections.push(Idle { link: self.link, since: Instant::now() });
         }
     }
 }

@@ -1,7 +1,9 @@
 //! One attempt at one backend. What was sent is sent again only if that cannot do harm.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::request::Parts;
@@ -9,21 +11,18 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
 use hyper::Request;
 use hyper::body::Incoming;
-use tokio::time::timeout;
 use tracing::debug;
 
 use super::Asked;
-use crate::model::CookieMode;
 use crate::proxy::body::{Progress, RequestBody, Upload};
 use crate::proxy::choice::Choice;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::forwarded::X_FORWARDED_PREFIX;
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
-use crate::proxy::routes::Route;
 use crate::proxy::service::Service;
 use crate::proxy::upstream::Lease;
-use crate::proxy::{cookies, headers, preface};
+use crate::proxy::{headers, preface};
 
 /// A request on its way to some backend.
 pub(super) struct Outgoing {
@@ -35,8 +34,6 @@ pub(super) struct Outgoing {
     repeatable: bool,
     /// Take no connection that was used before.
     fresh: bool,
-    /// Named cookies of the request, for the service of the last attempt.
-    pub present: u32,
 }
 
 /// Why an attempt has no response.
@@ -52,7 +49,6 @@ pub(super) enum Failure {
 impl Outgoing {
     pub(super) fn new(
         asked: &Asked<'_>,
-        route: &Route,
         request: Request<Incoming>,
         host: &HeaderValue,
         exchange: &Exchange,
@@ -63,7 +59,7 @@ impl Outgoing {
         headers::strip_request(&mut parts.headers, protocol);
         asked.peer.tell(&mut parts.headers, host, asked.client, &exchange.id);
         let shared = &asked.worker.shared;
-        asked.presented.take_off(&mut parts.headers, route, &shared.keys.load());
+        asked.presented.take_off(&mut parts.headers);
         if let Some(tag) = &asked.presented.tag {
             parts.headers.insert(tag.name.clone(), tag.value.clone());
         }
@@ -79,7 +75,6 @@ impl Outgoing {
             next: Some((parts, body)),
             upload,
             fresh: false,
-            present: 0,
         }
     }
 
@@ -102,24 +97,25 @@ impl Outgoing {
         let spare = self.repeatable.then(|| parts.clone());
         lease.body = self.upload.clone();
         let (reused, backend) = (lease.reused, choice.backend());
-        let result = {
-            let mut sent = pin!(lease.sender.try_send_request(Request::from_parts(parts, body)));
-            let limit = asked.worker.shared.settings.timeouts.response;
-            let mut pieces = 0;
+        let mut sent = pin!(lease.send(Request::from_parts(parts, body)));
+        let mut pieces = 0;
+        let result = poll_fn(|cx| {
             loop {
-                if let Ok(result) = timeout(limit, &mut sent).await {
-                    break result;
+                if let Poll::Ready(result) = sent.as_mut().poll(cx) {
+                    return Poll::Ready(Some(result));
                 }
+                ready!(lease.poll_late(cx));
                 // The time for an answer begins when the whole request is there.
                 match self.upload.as_ref().and_then(|upload| upload.moved_on(pieces)) {
                     Some(now) => pieces = now,
-                    None => return Err(Failure::Final(Refusal::Timeout)),
+                    None => return Poll::Ready(None),
                 }
             }
-        };
-        let mut error = match result {
-            Ok(response) => return Ok((response, lease)),
-            Err(error) => error,
+        });
+        let mut error = match result.await {
+            Some(Ok(response)) => return Ok((response, lease)),
+            Some(Err(error)) => error,
+            None => return Err(Failure::Final(Refusal::Timeout)),
         };
         debug!(addr = %backend.addr, reused, error = %error.error(), "attempt failed");
         if let Some(unsent) = error.take_message() {
@@ -178,9 +174,6 @@ impl Outgoing {
             if let Ok(root) = HeaderValue::from_str(&service.root) {
                 parts.headers.insert(&X_FORWARDED_PREFIX, root);
             }
-        }
-        if let Some(cookie) = service.cookie.as_ref().filter(|c| c.mode == CookieMode::Learn) {
-            self.present = cookies::present(&parts.headers, &cookie.names);
         }
     }
 

@@ -8,7 +8,6 @@ use hyper::body::Incoming;
 use tracing::warn;
 
 use super::Asked;
-use super::attempt::Outgoing;
 use crate::proxy::choice::Choice;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::headers::{
@@ -25,7 +24,6 @@ use crate::proxy::tag;
 pub(super) fn finish(
     asked: &Asked<'_>,
     route: &Route,
-    outgoing: &Outgoing,
     mut response: Response<Incoming>,
     took: Duration,
     exchange: &mut Exchange,
@@ -41,7 +39,7 @@ pub(super) fn finish(
     let Some(choice) = exchange.choice() else { return Ok(response) };
     let all = response.headers_mut();
     headers::strip(all, upgrade);
-    set_cookies(asked, route, outgoing, choice, all);
+    set_cookies(asked, route, choice, all);
     set_tag(asked, choice, all);
     let shared = &asked.worker.shared;
     if !shared.settings.hide_info_headers {
@@ -55,25 +53,20 @@ pub(super) fn finish(
     Ok(response)
 }
 
-fn set_cookies(
-    asked: &Asked<'_>,
-    route: &Route,
-    outgoing: &Outgoing,
-    choice: &Choice,
-    response: &mut HeaderMap,
-) {
+fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut HeaderMap) {
     let service = &choice.service;
     let Some(affinity) = &service.cookie else { return };
     // The cookie that the client has goes on, so that it has one.
-    let known = asked.presented.own_name.as_ref().filter(|name| service.own_names.contains(name));
+    let known = asked.presented.cookies.own_name.as_ref();
+    let known = known.filter(|name| service.own_names.contains(name));
     let own_name = known.map_or_else(|| route.own_name(service), String::as_str);
     let situation = Situation {
         affinity,
         own_name,
         root: &choice.service.root,
-        pin: asked.presented.pin.as_deref(),
+        pin: asked.presented.cookies.pin.as_ref(),
         stayed: choice.reason == Reason::Pinned,
-        present: outgoing.present,
+        sent: &asked.presented.cookies.rest,
         https: asked.https,
         now: asked.now,
     };
@@ -109,6 +102,10 @@ fn set_tag(asked: &Asked<'_>, choice: &Choice, response: &mut HeaderMap) {
 
 /// Seconds with three digits, as nginx writes `$upstream_response_time`.
 fn seconds(took: Duration) -> HeaderValue {
+    const NONE: HeaderValue = HeaderValue::from_static("0.000");
+    if took < Duration::from_millis(1) {
+        return NONE;
+    }
     let text = format!("{}.{:03}", took.as_secs(), took.subsec_millis());
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("0.000"))
+    HeaderValue::try_from(text).unwrap_or(NONE)
 }
