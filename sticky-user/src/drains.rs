@@ -185,27 +185,27 @@ fn mark(found: &Arc<Found>, drains: &[Drain], event_at: Instant) -> Arc<Found> {
     }
     let mut snapshot = Snapshot::clone(&found.snapshot);
     for service in &mut snapshot.services {
-        let mut backends = std::mem::take(&mut service.backends);
-        for backend in &mut backends {
+        for at in 0..service.backends.len() {
+            let backend = &service.backends[at];
             // What Swarm has ordered, and what is not there yet, stays as it is.
             if backend.state == State::Up
                 && let Some(drain) = drains.iter().find(|drain| drain.covers(service, backend))
             {
+                let backend = &mut Arc::make_mut(service).backends[at];
                 backend.state = State::Draining(DrainMode::Sessions);
                 backend.reason = Some(drain.reason());
             }
         }
-        service.backends = backends;
     }
     Arc::new(Found { snapshot: Arc::new(snapshot), event_at, ..Found::clone(found) })
 }
 
 /// A saved snapshot as it was found, before `drains` were marked in it.
 pub fn unmark(snapshot: &mut Snapshot) {
-    for backend in snapshot.services.iter_mut().flat_map(|service| &mut service.backends) {
-        if marked(backend) {
-            (backend.state, backend.reason) = (State::Up, None);
-        }
+    let drained = snapshot.services.iter_mut().filter(|s| s.backends.iter().any(marked));
+    let backends = drained.flat_map(|service| &mut Arc::make_mut(service).backends);
+    for backend in backends.filter(|backend| marked(backend)) {
+        (backend.state, backend.reason) = (State::Up, None);
     }
 }
 

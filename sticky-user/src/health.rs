@@ -8,7 +8,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 use tracing::debug;
 
-use crate::model::{Backend, DrainMode, Snapshot, State};
+use crate::model::{Backend, DrainMode, Service, Snapshot, State};
 use crate::provider::Found;
 use check::Checker;
 use journal::Journal;
@@ -56,17 +56,29 @@ impl Drop for Entry {
     }
 }
 
+/// A service whose backends are checked.
+struct Watched {
+    /// As it was found.
+    source: Arc<Service>,
+    /// With the states that the checks give.
+    effective: Arc<Service>,
+    /// By backend id, as all below.
+    entries: HashMap<String, Entry>,
+    /// The IPv6 addresses beside one of IPv4 that were asked, and whether they answer: once and for all.
+    v6: HashMap<String, (IpAddr, bool)>,
+    journal: Journal,
+    /// `effective` is to be made anew.
+    stale: bool,
+}
+
 /// Checks the backends of every service.
 pub struct Monitor {
     found: watch::Receiver<Arc<Found>>,
     effective: watch::Sender<Arc<Found>>,
-    entries: HashMap<Key, Entry>,
-    /// The IPv6 addresses beside one of IPv4 that were asked, and whether they answer: once and for all.
-    v6: HashMap<Key, (IpAddr, bool)>,
-    checkers: u64,
-    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
-    limit: Arc<Semaphore>,
-    journal: Journal,
+    /// By id.
+    services: HashMap<String, Watched>,
+    checkers: Checkers,
+    reports: mpsc::Receiver<Report>,
 }
 
 impl Monitor {
@@ -79,16 +91,10 @@ impl Monitor {
     ) -> (Self, watch::Receiver<Arc<Found>>) {
         let initial = Found::clone(&found.borrow_and_update());
         let (effective, receiver) = watch::channel(Arc::new(Found { snapshot: saved, ..initial }));
-        let monitor = Self {
-            found,
-            effective,
-            entries: HashMap::new(),
-            v6: HashMap::new(),
-            checkers: 0,
-            reports: mpsc::channel(1024),
-            limit: Arc::new(Semaphore::new(AT_ONCE)),
-            journal: Journal::default(),
-        };
+        let (sender, reports) = mpsc::channel(1024);
+        let checkers =
+            Checkers { last: 0, reports: sender, limit: Arc::new(Semaphore::new(AT_ONCE)) };
+        let monitor = Self { found, effective, services: HashMap::new(), checkers, reports };
         (monitor, receiver)
     }
 
@@ -96,8 +102,7 @@ impl Monitor {
     pub async fn run(mut self) {
         let mut latest = Arc::clone(&self.found.borrow());
         let saved = Arc::clone(&self.effective.borrow().snapshot);
-        self.v6 = answering(&saved);
-        self.follow(&latest.snapshot, &verdicts(&saved));
+        self.follow(&latest.snapshot, &Known::of(&saved));
         loop {
             tokio::select! {
                 changed = self.found.changed() => {
@@ -105,14 +110,14 @@ impl Monitor {
                         return;
                     }
                     latest = Arc::clone(&self.found.borrow_and_update());
-                    self.follow(&latest.snapshot, &HashMap::new());
+                    self.follow(&latest.snapshot, &Known::default());
                     self.hand_on(&latest, latest.event_at);
                 }
-                Some(report) = self.reports.1.recv() => {
+                Some(report) = self.reports.recv() => {
                     let seen_at = Instant::now();
                     let mut flipped = self.take(report);
                     sleep(COALESCE).await;
-                    while let Ok(report) = self.reports.1.try_recv() {
+                    while let Ok(report) = self.reports.try_recv() {
                         flipped |= self.take(report);
                     }
                     if flipped {
@@ -124,83 +129,49 @@ impl Monitor {
     }
 
     /// Starts checks of new backends and ends those of old ones.
-    fn follow(&mut self, snapshot: &Snapshot, known: &HashMap<Key, Verdict>) {
-        let mut old = std::mem::take(&mut self.entries);
+    fn follow(&mut self, snapshot: &Snapshot, known: &Known) {
+        let mut before = std::mem::take(&mut self.services);
         for service in &snapshot.services {
-            for backend in &service.backends {
-                let key = (service.id.clone(), backend.id.clone());
-                let Some(plan) = Plan::of(service, backend) else { continue };
-                let entry = match old.remove(&key) {
-                    Some(entry) if entry.plan == plan => entry,
-                    // Other settings change how it is asked, not what is known of it.
-                    Some(entry) => self.start(key.clone(), plan, entry.verdict.clone()),
-                    None => {
-                        let verdict = known.get(&key).cloned().unwrap_or_else(Verdict::starting);
-                        self.start(key.clone(), plan, verdict)
-                    }
-                };
-                self.entries.insert(key, entry);
-            }
+            let watched = match before.remove(&service.id) {
+                Some(same) if Arc::ptr_eq(&same.source, service) => same,
+                other => Watched::new(service, other, known, &mut self.checkers),
+            };
+            self.services.insert(service.id.clone(), watched);
         }
-        let there: HashSet<Key> = backends(snapshot).map(|(key, _)| key).collect();
-        self.v6.retain(|key, _| there.contains(key));
-    }
-
-    fn start(&mut self, key: Key, plan: Plan, verdict: Verdict) -> Entry {
-        self.checkers += 1;
-        let v6 = plan.v6.addr();
-        let ask_v6 = v6.is_some() && self.v6.get(&key).map(|(addr, _)| *addr) != v6;
-        let checker = Checker {
-            key,
-            number: self.checkers,
-            plan: plan.clone(),
-            ask_v6,
-            reports: self.reports.0.clone(),
-            limit: Arc::clone(&self.limit),
-        };
-        let task = tokio::spawn(checker.run(verdict.clone())).abort_handle();
-        Entry { checker: self.checkers, plan, verdict, task }
+        before.into_values().for_each(|gone| gone.journal.end());
     }
 
     /// Whether a report changes anything.
     fn take(&mut self, report: Report) -> bool {
-        let Report { key, checker, verdict, v6 } = report;
-        let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.checker == checker)
-        else {
-            return false;
-        };
+        let Report { key: (service, backend), checker, verdict, v6 } = report;
+        let Some(watched) = self.services.get_mut(&service) else { return false };
+        let entry = watched.entries.get_mut(&backend).filter(|entry| entry.checker == checker);
+        let Some(entry) = entry else { return false };
         let changed = entry.verdict != verdict || v6.is_some();
         entry.verdict = verdict;
         if let Some((addr, answers)) = v6 {
-            debug!(service = key.0, backend = key.1, %addr, answers, "asked at its second address");
-            self.v6.insert(key, (addr, answers));
+            debug!(service, backend, %addr, answers, "asked at its second address");
+            watched.v6.insert(backend, (addr, answers));
         }
+        watched.stale |= changed;
         changed
     }
 
     /// Hands on what was found, with the states that the checks give.
     fn hand_on(&mut self, found: &Found, event_at: Instant) {
-        let mut snapshot = Snapshot::clone(&found.snapshot);
-        for service in &mut snapshot.services {
-            for backend in &mut service.backends {
-                let key = (service.id.clone(), backend.id.clone());
-                if let Some(entry) = self.entries.get(&key) {
-                    apply(backend, &entry.verdict);
-                }
-                let v6 = backend.addr_v6.map(|addr| (IpAddr::V6(addr), true));
-                backend.addr_v6 = backend.addr_v6.filter(|_| self.v6.get(&key).copied() == v6);
+        let mut services = Vec::with_capacity(found.snapshot.services.len());
+        for service in &found.snapshot.services {
+            if let Some(watched) = self.services.get_mut(&service.id) {
+                services.push(watched.now());
             }
         }
-        self.journal.write(&snapshot);
+        let snapshot = Snapshot { services };
         let last = Arc::clone(&self.effective.borrow());
-        if *last.snapshot == snapshot && last.status == found.status {
+        let same = *last.snapshot == snapshot;
+        if same && last.status == found.status {
             return;
         }
-        let snapshot = if *last.snapshot == snapshot {
-            Arc::clone(&last.snapshot)
-        } else {
-            Arc::new(snapshot)
-        };
+        let snapshot = if same { Arc::clone(&last.snapshot) } else { Arc::new(snapshot) };
         self.effective.send_replace(Arc::new(Found {
             snapshot,
             event_at,
@@ -209,15 +180,104 @@ impl Monitor {
     }
 }
 
-/// What an earlier run knew of each backend.
-fn verdicts(saved: &Snapshot) -> HashMap<Key, Verdict> {
-    backends(saved).map(|(key, backend)| (key, Verdict::known(backend))).collect()
+impl Watched {
+    /// Follows a service that is new, or other than it was.
+    fn new(
+        service: &Arc<Service>,
+        before: Option<Self>,
+        known: &Known,
+        checkers: &mut Checkers,
+    ) -> Self {
+        let source = Arc::clone(service);
+        let (mut old, mut old_v6, journal, effective) = match before {
+            Some(before) => (before.entries, before.v6, before.journal, before.effective),
+            None => (HashMap::new(), HashMap::new(), Journal::default(), Arc::clone(service)),
+        };
+        let (mut entries, mut v6) = (HashMap::new(), HashMap::new());
+        for backend in &service.backends {
+            let key = (service.id.clone(), backend.id.clone());
+            if let Some(asked) = old_v6.remove(&backend.id).or_else(|| known.v6.get(&key).copied())
+            {
+                v6.insert(backend.id.clone(), asked);
+            }
+            let Some(plan) = Plan::of(service, backend) else { continue };
+            let ask_v6 = plan.v6.addr().is_some()
+                && v6.get(&backend.id).map(|(addr, _)| *addr) != plan.v6.addr();
+            let entry = match old.remove(&backend.id) {
+                Some(entry) if entry.plan == plan => entry,
+                // Other settings change how it is asked, not what is known of it.
+                Some(entry) => checkers.start(key, plan, ask_v6, entry.verdict.clone()),
+                None => {
+                    let verdict = known.verdicts.get(&key).cloned();
+                    let verdict = verdict.unwrap_or_else(Verdict::starting);
+                    checkers.start(key, plan, ask_v6, verdict)
+                }
+            };
+            entries.insert(backend.id.clone(), entry);
+        }
+        Self { source, effective, entries, v6, journal, stale: true }
+    }
+
+    /// The service with the states that the checks give; the same as before if these are.
+    fn now(&mut self) -> Arc<Service> {
+        if std::mem::take(&mut self.stale) {
+            let mut service = Service::clone(&self.source);
+            for backend in &mut service.backends {
+                if let Some(entry) = self.entries.get(&backend.id) {
+                    apply(backend, &entry.verdict);
+                }
+                let v6 = backend.addr_v6.map(|addr| (IpAddr::V6(addr), true));
+                backend.addr_v6 =
+                    backend.addr_v6.filter(|_| self.v6.get(&backend.id).copied() == v6);
+            }
+            self.journal.write(&service);
+            if service != *self.effective {
+                self.effective = Arc::new(service);
+            }
+        }
+        Arc::clone(&self.effective)
+    }
 }
 
-/// The second addresses that answered an earlier run.
-fn answering(saved: &Snapshot) -> HashMap<Key, (IpAddr, bool)> {
-    let asked = backends(saved).filter(|(_, backend)| backend.state != State::Starting);
-    asked.filter_map(|(key, backend)| Some((key, (backend.addr_v6?.into(), true)))).collect()
+/// Starts the checks, each with a number of its own.
+struct Checkers {
+    last: u64,
+    reports: mpsc::Sender<Report>,
+    limit: Arc<Semaphore>,
+}
+
+impl Checkers {
+    fn start(&mut self, key: Key, plan: Plan, ask_v6: bool, verdict: Verdict) -> Entry {
+        self.last += 1;
+        let checker = Checker {
+            key,
+            number: self.last,
+            plan: plan.clone(),
+            ask_v6,
+            reports: self.reports.clone(),
+            limit: Arc::clone(&self.limit),
+        };
+        let task = tokio::spawn(checker.run(verdict.clone())).abort_handle();
+        Entry { checker: self.last, plan, verdict, task }
+    }
+}
+
+/// What an earlier run knew.
+#[derive(Default)]
+struct Known {
+    verdicts: HashMap<Key, Verdict>,
+    /// The second addresses that answered.
+    v6: HashMap<Key, (IpAddr, bool)>,
+}
+
+impl Known {
+    fn of(saved: &Snapshot) -> Self {
+        let asked = backends(saved).filter(|(_, backend)| backend.state != State::Starting);
+        Self {
+            verdicts: backends(saved).map(|(key, b)| (key, Verdict::known(b))).collect(),
+            v6: asked.filter_map(|(key, b)| Some((key, (b.addr_v6?.into(), true)))).collect(),
+        }
+    }
 }
 
 fn backends(snapshot: &Snapshot) -> impl Iterator<Item = (Key, &Backend)> {

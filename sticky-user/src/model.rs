@@ -1,20 +1,45 @@
 //! What sticky knows of the cluster: plain data, no IO. A provider always hands over the whole of it.
 
+use std::cell::LazyCell;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Everything a provider found. The services come oldest first: the older one keeps a contested frontend.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+///
+/// A service that is as it was is the same `Arc` in the next snapshot, so that whoever made something of it need not look
+/// at it again: the cost of a change is that of what changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    pub services: Vec<Service>,
+    pub services: Vec<Arc<Service>>,
+}
+
+impl Snapshot {
+    /// Puts `last`'s services in the place of equal ones.
+    #[must_use]
+    pub fn reusing(mut self, last: &Self) -> Self {
+        let by_id = LazyCell::new(|| {
+            last.services.iter().map(|known| (known.id.as_str(), known)).collect::<HashMap<_, _>>()
+        });
+        for (at, service) in self.services.iter_mut().enumerate() {
+            // Mostly where it was.
+            let there = last.services.get(at).filter(|known| known.id == service.id);
+            let known = there.or_else(|| by_id.get(service.id.as_str()).copied());
+            if let Some(known) = known.filter(|known| *known == service) {
+                *service = Arc::clone(known);
+            }
+        }
+        self
+    }
 }
 
 /// A service as a user wrote it, with its backends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Swarm's service id; the name with a file provider.
     pub id: String,
@@ -28,7 +53,7 @@ pub struct Service {
 }
 
 /// The labels, read and checked (contract, section 4).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceConfig {
     pub hosts: Vec<HostPattern>,
     /// The container's port; `None`: the only target port it publishes.
@@ -237,7 +262,7 @@ impl Proto {
 }
 
 /// A task, or a line of a file of services.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// Swarm's task id; affinity is bound to it, not to the address.
     pub id: String,

@@ -184,7 +184,8 @@ impl Proxy {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = self.shared.settings.service_cluster.as_deref();
         let (key, now) = (self.shared.hash_key, self.shared.clock_ms());
-        let routes = Routes::build(snapshot, cluster, key, &mut registry, now);
+        let last = self.shared.routes.load();
+        let routes = Routes::build(snapshot, &last, cluster, key, &mut registry, now);
         self.shared.routes.store(Arc::new(routes));
         self.shared.changed.send_replace(());
     }

@@ -152,7 +152,7 @@ mod tests {
             backends: Vec::new(),
             errors: Vec::new(),
         };
-        Snapshot { services: vec![service] }
+        Snapshot { services: vec![service.into()] }
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub struct Provider {
     instance: Instance,
     publisher: Publisher,
     memory: Memory,
+    built: build::Built,
     pause: Duration,
 }
 
@@ -46,7 +47,8 @@ impl Provider {
     ) -> (Self, watch::Receiver<Arc<Found>>) {
         let memory = Memory::of(&initial.snapshot);
         let (publisher, found) = Publisher::new(initial);
-        (Self { docker_host, instance, publisher, memory, pause: FIRST_PAUSE }, found)
+        let built = build::Built::default();
+        (Self { docker_host, instance, publisher, memory, built, pause: FIRST_PAUSE }, found)
     }
 
     /// Follows the Swarm, and reaches for Docker again whenever it is lost; ends only with its task.

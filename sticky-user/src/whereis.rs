@@ -1,6 +1,7 @@
 //! `sticky where`: the backend a client gets, and why, from what is loaded. Asking changes nothing.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sticky_common::outcome::Outcome;
@@ -55,7 +56,7 @@ pub(crate) fn answer(
     cookies: &dyn Fn(&str, &str) -> Option<CookieView>,
 ) -> Result<Vec<Answer>, UnknownService> {
     let services = &in_force.snapshot.services;
-    let asked = |s: &&Service| question.service.as_ref().is_none_or(|q| *q == s.name || *q == s.id);
+    let asked = |s: &&Arc<Service>| question.service.as_ref().is_none_or(|q| *q == s.name || *q == s.id);
     let answers: Vec<_> = services
         .iter()
         .filter(asked)

@@ -1,6 +1,7 @@
 //! Names for the numbers in the maps: from the snapshot that was saved at the last change.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Failure;
@@ -72,7 +73,7 @@ impl Names {
     fn read(&mut self) {
         self.read = Instant::now();
         let Some(Saved { snapshot, .. }) = state::read(&self.state_dir) else { return };
-        for service in snapshot.services {
+        for service in snapshot.services.into_iter().map(Arc::unwrap_or_clone) {
             let wanted = self.wanted.as_ref();
             let is = wanted.is_some_and(|wanted| *wanted == service.name || *wanted == service.id);
             self.services.insert(identity(&service.id), (service.name, is));

@@ -25,7 +25,7 @@ impl Tables {
     pub fn publish(&self, snapshot: &Snapshot) {
         let loaded = |id: &str| self.loaded.as_ref().is_some_and(|table| table.knows(id));
         let rest = snapshot.services.iter().filter(|s| s.config.ip_hash && !loaded(&s.id));
-        self.memory.publish(&Snapshot { services: rest.cloned().collect() });
+        self.memory.publish(&Snapshot { services: rest.map(Arc::clone).collect() });
     }
 
     fn of(&self, service: &str) -> &dyn ClientTable {
@@ -93,10 +93,10 @@ mod tests {
     fn one_answer_whichever_table_has_the_service() {
         let memory = || MemoryTable::new(HashKey { k0: 1, k1: 2 }, 251, 1000);
         let kernel = memory();
-        kernel.publish(&Snapshot { services: vec![service("near", true)] });
+        kernel.publish(&Snapshot { services: vec![service("near", true).into()] });
         let both = Tables::new(Some(Arc::new(kernel)), memory());
         let alone = Tables::new(None, memory());
-        let all = Snapshot { services: vec![service("near", true), service("far", false)] };
+        let all = Snapshot { services: vec![service("near", true).into(), service("far", false).into()] };
         both.publish(&all);
         alone.publish(&all);
         let mut seen = std::collections::HashSet::new();

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sticky_common::hash::HashKey;
 use sticky_common::maglev;
@@ -37,7 +38,7 @@ pub struct Wanted {
 }
 
 /// Backends that the data path can use, with the address it uses.
-pub fn addresses(services: &[Service]) -> Vec<IpAddr> {
+pub fn addresses(services: &[Arc<Service>]) -> Vec<IpAddr> {
     services.iter().filter(|s| s.config.ip_hash).flat_map(|s| &s.backends).flat_map(local).collect()
 }
 
@@ -51,7 +52,7 @@ fn local(backend: &Backend) -> impl Iterator<Item = IpAddr> {
 /// Puts together what the maps should say; `weight` is what a backend weighs now.
 #[must_use]
 pub fn wanted(
-    services: &[Service],
+    services: &[Arc<Service>],
     resolved: &[Resolved],
     reach: &HashMap<IpAddr, Reach>,
     key: HashKey,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{Frontend, LabelError, Publish, Service};
 
@@ -20,7 +21,7 @@ pub struct Resolved {
 
 /// The frontends of every service, in the services' order: the first keeps a contested one.
 #[must_use]
-pub fn resolve(services: &[Service], vips: &[IpAddr], occupied: &dyn Occupied) -> Vec<Resolved> {
+pub fn resolve(services: &[Arc<Service>], vips: &[IpAddr], occupied: &dyn Occupied) -> Vec<Resolved> {
     let mut owners: HashMap<Frontend, &str> = HashMap::new();
     services
         .iter()
@@ -93,8 +94,8 @@ mod tests {
         }
     }
 
-    fn service(name: &str, ports: &[(u16, Proto)]) -> Service {
-        Service {
+    fn service(name: &str, ports: &[(u16, Proto)]) -> Arc<Service> {
+        Arc::new(Service {
             id: name.into(),
             name: name.into(),
             config: ServiceConfig { ip_hash: true, ..ServiceConfig::default() },
@@ -104,12 +105,12 @@ mod tests {
                 .collect(),
             backends: Vec::new(),
             errors: Vec::new(),
-        }
+        })
     }
 
     const VIPS: [&str; 3] = ["198.51.100.1", "203.0.113.1", "2001:db8::1"];
 
-    fn run(services: &[Service]) -> Vec<Resolved> {
+    fn run(services: &[Arc<Service>]) -> Vec<Resolved> {
         resolve(services, &VIPS.map(|a| a.parse().unwrap()), &Ssh)
     }
 
@@ -135,7 +136,7 @@ mod tests {
     #[test]
     fn only_ip_hash() {
         let mut s = service("a", &[(8080, Proto::Tcp)]);
-        s.config.ip_hash = false;
+        Arc::make_mut(&mut s).config.ip_hash = false;
         assert_eq!(run(&[s]), [Resolved::default()]);
     }
 }

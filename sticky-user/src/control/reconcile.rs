@@ -294,8 +294,8 @@ impl Reconciler {
             });
         }
         let up =
-            |s: &crate::model::Service| s.backends.iter().filter(|b| b.state.takes_new()).count();
-        let mut gone: HashMap<&str, &crate::model::Service> =
+            |s: &Arc<crate::model::Service>| s.backends.iter().filter(|b| b.state.takes_new()).count();
+        let mut gone: HashMap<&str, &Arc<crate::model::Service>> =
             previous.services.iter().map(|service| (service.id.as_str(), service)).collect();
         for service in &found.snapshot.services {
             let old = gone.remove(service.id.as_str());

@@ -22,11 +22,11 @@ impl Shares {
     /// Slots by backend id, of each of these services.
     pub(super) fn of(
         &mut self,
-        services: &[Service],
+        services: &[Arc<Service>],
         loaded: &Loaded,
     ) -> Vec<Arc<HashMap<String, u32>>> {
         let mut before = std::mem::take(&mut self.0);
-        let mut of = |service: &Service| {
+        let mut of = |service: &Arc<Service>| {
             let identity = identity(&service.id);
             let Some(loaded) = loaded.services.get(&identity) else { return Arc::default() };
             let counted = match before.remove(&identity) {

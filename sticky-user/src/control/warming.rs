@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use crate::model::{Backend, Service, State};
 
@@ -14,7 +15,7 @@ pub struct Warming(HashMap<(String, String), Option<Instant>>);
 
 impl Warming {
     /// Takes in which backends are up.
-    pub fn see(&mut self, services: &[Service], now: Instant) {
+    pub fn see(&mut self, services: &[Arc<Service>], now: Instant) {
         let mut next = HashMap::new();
         for service in services.iter().filter(|service| !service.config.slow_start.is_zero()) {
             let up = || service.backends.iter().filter(|backend| backend.state == State::Up);
@@ -47,7 +48,7 @@ impl Warming {
 
     /// How long until some backend weighs more; `None`: all weigh what they should.
     #[must_use]
-    pub fn next_step(&self, services: &[Service], now: Instant) -> Option<Duration> {
+    pub fn next_step(&self, services: &[Arc<Service>], now: Instant) -> Option<Duration> {
         let all = services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
         all.filter_map(|(service, backend)| self.coldness(service, backend, now))
             .map(|(up_for, step)| {
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
     use crate::model::ServiceConfig;
 
-    fn service(up: &[&str]) -> Service {
+    fn service(up: &[&str]) -> Arc<Service> {
         let backend = |id: &&str| Backend {
             id: (*id).to_owned(),
             name: (*id).to_owned(),
@@ -92,7 +93,7 @@ mod tests {
             state: State::Up,
             reason: None,
         };
-        Service {
+        Arc::new(Service {
             id: "s".to_owned(),
             name: "s".to_owned(),
             config: ServiceConfig {
@@ -102,7 +103,7 @@ mod tests {
             publish: Vec::new(),
             backends: up.iter().map(backend).collect(),
             errors: Vec::new(),
-        }
+        })
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, PortSummaryTypeEnum};
 
@@ -136,7 +137,7 @@ pub(crate) fn both(texts: [Option<String>; 2]) -> Option<(IpAddr, Option<Ipv6Add
 }
 
 /// The services of this instance, oldest first. The newest container's labels are those of its service.
-pub(super) fn services(seen: &Seen, instance: &Instance, memory: &mut Memory) -> Vec<Service> {
+pub(super) fn services(seen: &Seen, instance: &Instance, memory: &mut Memory) -> Vec<Arc<Service>> {
     let mut groups: HashMap<String, Vec<&Container>> = HashMap::new();
     let ours = |container: &&Container| container.is_ours() && instance.serves(&container.labels);
     for container in seen.containers.iter().filter(ours) {
@@ -149,9 +150,10 @@ pub(super) fn services(seen: &Seen, instance: &Instance, memory: &mut Memory) ->
     groups.sort_by_key(|(name, containers)| {
         (containers.first().map(|first| first.created), name.clone())
     });
-    let mut services: Vec<Service> = groups
+    let mut services: Vec<Arc<Service>> = groups
         .iter()
         .filter_map(|(name, containers)| service(name, containers, seen, instance, memory))
+        .map(Arc::new)
         .collect();
     memory.keep(&groups.iter().map(|(name, _)| name.as_str()).collect());
     let others = seen.containers.iter().filter(|container| {

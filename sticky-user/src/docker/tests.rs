@@ -26,7 +26,7 @@ fn seen(containers: Vec<Container>) -> Seen {
     Seen { containers, networks, ..Seen::default() }
 }
 
-fn services(seen: &Seen) -> Vec<crate::model::Service> {
+fn services(seen: &Seen) -> Vec<std::sync::Arc<crate::model::Service>> {
     containers::services(seen, &Instance::default(), &mut Memory::default())
 }
 

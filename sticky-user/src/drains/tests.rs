@@ -40,7 +40,7 @@ fn snapshot() -> Snapshot {
         backend("bbbbbbbbbbb4", "blue.4", "host", State::Starting),
     ];
     let green = vec![backend("ccccccccccc1", "green.1", "host", State::Up)];
-    Snapshot { services: vec![service("blue", blue), service("green", green)] }
+    Snapshot { services: vec![service("blue", blue).into(), service("green", green).into()] }
 }
 
 fn found(snapshot: Snapshot) -> Arc<Found> {
@@ -149,7 +149,7 @@ async fn orders_are_followed_at_once_and_forgotten_with_what_is_gone() {
     let sessions = State::Draining(DrainMode::Sessions);
     out.wait_for(|found| states(found).first() == Some(&sessions)).await.unwrap();
     let mut less = snapshot();
-    less.services[0].backends.remove(0);
+    Arc::make_mut(&mut less.services[0]).backends.remove(0);
     provider.send_replace(found(less));
     let kept = || StateDir::open(dir.path()).unwrap().drains();
     while kept().len() > 1 {

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -53,11 +54,8 @@ pub fn check(text: &str, instance: &Instance) -> Vec<Mistake> {
             let with_places = services.into_iter().zip(places);
             with_places
                 .flat_map(|(service, places)| {
-                    let name = service.name;
-                    service
-                        .errors
-                        .into_iter()
-                        .map(move |error| (name.clone(), places.of(&error), error))
+                    let Service { name, errors, .. } = Arc::unwrap_or_clone(service);
+                    errors.into_iter().map(move |error| (name.clone(), places.of(&error), error))
                 })
                 .map(|(name, offset, error)| mistake(text, offset, Some(name), error))
                 .collect()
@@ -76,7 +74,7 @@ pub(super) fn read(
     text: &str,
     instance: &Instance,
     good: &mut HashMap<String, Service>,
-) -> Result<Vec<Service>, Vec<Mistake>> {
+) -> Result<Vec<Arc<Service>>, Vec<Mistake>> {
     let mut reads = parse(text, instance)?;
     reads.retain(|read| read.ours);
     let services = settle(reads, good).0;
@@ -143,7 +141,7 @@ fn parse(text: &str, instance: &Instance) -> Result<Vec<Read>, Vec<Mistake>> {
 fn settle(
     reads: Vec<Read>,
     good: &mut HashMap<String, Service>,
-) -> (Vec<Service>, Vec<service::Places>) {
+) -> (Vec<Arc<Service>>, Vec<service::Places>) {
     let mut names = HashSet::new();
     let (mut services, mut places) = (Vec::new(), Vec::new());
     for mut read in reads {
@@ -156,7 +154,7 @@ fn settle(
         } else if let Some(last) = good.get(&name) {
             read.service = Service { errors: read.service.errors, ..last.clone() };
         }
-        services.push(read.service);
+        services.push(Arc::new(read.service));
         places.push(read.places);
     }
     contest(&mut services, &HashMap::new());

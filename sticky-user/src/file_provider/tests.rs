@@ -14,7 +14,7 @@ backends = ["192.0.2.11:8080", { addr = "192.0.2.12:8080", id = "b", weight = 2,
 "com.docker.lb.ip_hash" = "true"
 "#;
 
-fn read(text: &str, good: &mut HashMap<String, Service>) -> Vec<Service> {
+fn read(text: &str, good: &mut HashMap<String, Service>) -> Vec<Arc<Service>> {
     document::read(text, &Instance::default(), good).expect("the file can be understood")
 }
 

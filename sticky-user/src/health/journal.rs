@@ -5,51 +5,53 @@ use std::time::Instant;
 
 use tracing::info;
 
-use super::Key;
-use crate::model::{Snapshot, State};
+use crate::model::{Service, State};
 
+/// Of one service.
 #[derive(Default)]
 pub(super) struct Journal {
-    since: HashMap<Key, Since>,
+    service: String,
+    /// By backend id.
+    since: HashMap<String, Since>,
 }
 
 struct Since {
-    service: String,
     backend: String,
     state: State,
     at: Instant,
 }
 
 impl Journal {
-    /// Notes the states of a snapshot, and logs those that changed.
-    pub(super) fn write(&mut self, snapshot: &Snapshot) {
+    /// Notes the states of its backends, and logs those that changed.
+    pub(super) fn write(&mut self, service: &Service) {
         let now = Instant::now();
+        self.service.clone_from(&service.name);
         let mut before = std::mem::take(&mut self.since);
-        for service in &snapshot.services {
-            for backend in &service.backends {
-                let key = (service.id.clone(), backend.id.clone());
-                let at = match before.remove(&key) {
-                    Some(since) if since.state == backend.state => since.at,
-                    since => {
-                        let reason = backend.reason.as_deref();
-                        tell(
-                            since.as_ref(),
-                            &service.name,
-                            &backend.name,
-                            &backend.id,
-                            backend.state.as_str(),
-                            reason,
-                            now,
-                        );
-                        now
-                    }
-                };
-                let (service, name) = (service.name.clone(), backend.name.clone());
-                self.since.insert(key, Since { service, backend: name, state: backend.state, at });
-            }
+        for backend in &service.backends {
+            let at = match before.remove(&backend.id) {
+                Some(since) if since.state == backend.state => since.at,
+                since => {
+                    let (name, id) = (&backend.name, &backend.id);
+                    let (state, reason) = (backend.state.as_str(), backend.reason.as_deref());
+                    tell(since.as_ref(), &service.name, name, id, state, reason, now);
+                    now
+                }
+            };
+            let since = Since { backend: backend.name.clone(), state: backend.state, at };
+            self.since.insert(backend.id.clone(), since);
         }
-        for ((_, id), since) in &before {
-            tell(Some(since), &since.service, &since.backend, id, "gone", None, now);
+        self.gone(&before);
+    }
+
+    /// The service is gone, and its backends are with it.
+    pub(super) fn end(self) {
+        self.gone(&self.since);
+    }
+
+    fn gone(&self, backends: &HashMap<String, Since>) {
+        let now = Instant::now();
+        for (id, since) in backends {
+            tell(Some(since), &self.service, &since.backend, id, "gone", None, now);
         }
     }
 }

@@ -46,7 +46,7 @@ fn service(addr: SocketAddr, path: Option<&str>) -> Service {
 }
 
 fn snapshot(service: Service) -> Snapshot {
-    Snapshot { services: vec![service] }
+    Snapshot { services: vec![service.into()] }
 }
 
 /// A monitor of a provider that starts with `initial`.

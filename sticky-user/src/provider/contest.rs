@@ -1,6 +1,7 @@
 //! Who keeps what two services want.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::redirects;
 use crate::model::{LabelError, Proto, Publish, Service};
@@ -12,19 +13,19 @@ const SWARM_PORTS: [u16; 3] = [2377, 7946, 4789];
 /// one, so services come oldest first.
 ///
 /// `dockers` are the ports that Docker itself forwards for services that are not balanced at layer 4, with their owner.
-/// Whatever a service loses is reported on it.
-pub fn contest(services: &mut [Service], dockers: &HashMap<(u16, Proto), String>) {
+/// Whatever a service loses is reported on it; one that loses nothing stays the `Arc` that it is.
+pub fn contest(services: &mut [Arc<Service>], dockers: &HashMap<(u16, Proto), String>) {
     ports(services, dockers);
     redirects::settle(services);
 }
 
-fn ports(services: &mut [Service], dockers: &HashMap<(u16, Proto), String>) {
+fn ports(services: &mut [Arc<Service>], dockers: &HashMap<(u16, Proto), String>) {
     let mut taken: HashMap<(u16, Proto), (usize, Publish, String)> = HashMap::new();
     for (index, service) in services.iter_mut().enumerate() {
         let mut errors = Vec::new();
         let config = &service.config;
         let name = &service.name;
-        service.publish.retain(|publish| {
+        let keeps = |&publish: &&Publish| {
             let key = (publish.port, publish.proto);
             let (message, hint) = if SWARM_PORTS.contains(&publish.port) {
                 (
@@ -62,8 +63,13 @@ fn ports(services: &mut [Service], dockers: &HashMap<(u16, Proto), String>) {
                 hint,
             });
             false
-        });
-        service.errors.append(&mut errors);
+        };
+        let kept: Vec<Publish> = service.publish.iter().filter(keeps).copied().collect();
+        if kept.len() != service.publish.len() {
+            let service = Arc::make_mut(service);
+            service.publish = kept;
+            service.errors.append(&mut errors);
+        }
     }
 }
 
@@ -76,8 +82,8 @@ mod tests {
     use super::*;
     use crate::model::ServiceConfig;
 
-    fn service(name: &str, ports: &[(u16, u16, Proto)]) -> Service {
-        Service {
+    fn service(name: &str, ports: &[(u16, u16, Proto)]) -> Arc<Service> {
+        Arc::new(Service {
             id: name.to_owned(),
             name: name.to_owned(),
             config: ServiceConfig { ip_hash: true, ..ServiceConfig::default() },
@@ -87,7 +93,7 @@ mod tests {
                 .collect(),
             backends: Vec::new(),
             errors: Vec::new(),
-        }
+        })
     }
 
     #[test]
@@ -119,7 +125,8 @@ mod tests {
     #[test]
     fn swarms_ports_and_ports_that_docker_forwards_are_never_taken() {
         let mut services = [service("a", &[(2377, 1, Proto::Tcp), (9000, 1, Proto::Tcp)])];
-        services[0].config.listen = services[0].publish.clone();
+        let listens = Arc::make_mut(&mut services[0]);
+        listens.config.listen = listens.publish.clone();
         let dockers = HashMap::from([((9000, Proto::Tcp), "web".to_owned())]);
         contest(&mut services, &dockers);
         assert!(services[0].publish.is_empty());

@@ -32,6 +32,7 @@ impl Publisher {
     /// Hands over a whole snapshot, unless nothing in it or in the status is new but the time. Returns whether it was.
     pub fn found(&self, snapshot: Snapshot, event_at: Instant, status: ProviderStatus) -> bool {
         let last = self.last();
+        let snapshot = snapshot.reusing(&last.snapshot);
         let same = *last.snapshot == snapshot;
         if same && same_state(&last.status, &status) {
             self.still(status.last_update);

@@ -1,6 +1,7 @@
 //! Which redirects hold: none that takes a host from an older service, and none that closes a circle.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use http::Uri;
 
@@ -11,12 +12,13 @@ type Held = HashMap<String, (String, String)>;
 
 /// Settles who has a host: the service that serves it or the one that redirects it, so services come oldest first. A
 /// service may redirect a host of its own, and two may want the same. What does not hold is left out and reported.
-pub(super) fn settle(services: &mut [Service]) {
+pub(super) fn settle(services: &mut [Arc<Service>]) {
     let mut held = Held::new();
     for index in 0..services.len() {
         let (older, rest) = services.split_at_mut(index);
         let Some(service) = rest.first_mut() else { return };
-        let Service { name, config, errors, .. } = service;
+        let Service { name, config, .. } = &**service;
+        let mut errors = Vec::new();
         for host in &config.hosts {
             let HostPattern::Exact(host) = host else { continue };
             let Some((target, by)) = held.get(host) else { continue };
@@ -30,7 +32,7 @@ pub(super) fn settle(services: &mut [Service]) {
                 });
             }
         }
-        config.redirects.retain(|redirect| match refusal(redirect, name, &held, older) {
+        let holds = |redirect: &&Redirect| match refusal(redirect, name, &held, older) {
             None => {
                 let target = (redirect.target.clone(), name.clone());
                 held.entry(redirect.source.clone()).or_insert(target);
@@ -45,7 +47,13 @@ pub(super) fn settle(services: &mut [Service]) {
                 });
                 false
             }
-        });
+        };
+        let redirects: Vec<Redirect> = config.redirects.iter().filter(holds).cloned().collect();
+        if !errors.is_empty() {
+            let service = Arc::make_mut(service);
+            service.config.redirects = redirects;
+            service.errors.append(&mut errors);
+        }
     }
 }
 
@@ -54,7 +62,7 @@ fn refusal(
     redirect: &Redirect,
     name: &str,
     held: &Held,
-    older: &[Service],
+    older: &[Arc<Service>],
 ) -> Option<(String, &'static str)> {
     let Redirect { source, target } = redirect;
     if let Some((other, by)) = held.get(source) {
@@ -62,7 +70,7 @@ fn refusal(
         let why = format!("{source} is already redirected to {other} by {by}");
         return (other != target).then_some((why, "keep one of the two"));
     }
-    let serves = |other: &&Service| {
+    let serves = |other: &&Arc<Service>| {
         let exact = |host: &HostPattern| matches!(host, HostPattern::Exact(host) if host == source);
         other.config.hosts.iter().any(exact)
     };
@@ -102,9 +110,9 @@ mod tests {
             let (source, target) = pair.split_once('>').unwrap();
             Redirect { source: source.to_owned(), target: target.to_owned() }
         };
-        let mut services: Vec<Service> = services
+        let mut services: Vec<Arc<Service>> = services
             .iter()
-            .map(|(name, hosts, redirects)| Service {
+            .map(|(name, hosts, redirects)| Arc::new(Service {
                 id: (*name).to_owned(),
                 name: (*name).to_owned(),
                 config: ServiceConfig {
@@ -115,7 +123,7 @@ mod tests {
                 publish: Vec::new(),
                 backends: Vec::new(),
                 errors: Vec::new(),
-            })
+            }))
             .collect();
         settle(&mut services);
         let sources = |s: &Service| s.config.redirects.iter().map(|r| r.source.clone()).collect();

@@ -117,7 +117,7 @@ mod tests {
             backends: Vec::new(),
             errors: Vec::new(),
         };
-        proxy.publish(&Snapshot { services: vec![service] });
+        proxy.publish(&Snapshot { services: vec![service.into()] });
         let stats = proxy.service("id").unwrap();
         stats.finished(200, Duration::from_millis(3));
         stats.finished(503, Duration::from_secs(70));

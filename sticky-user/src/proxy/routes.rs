@@ -49,15 +49,18 @@ pub(super) enum Found<'a> {
 }
 
 impl Routes {
-    /// The routes of a snapshot for an instance of this service cluster.
+    /// The routes of a snapshot for an instance of this service cluster; what is as it was in the last ones is the same.
     pub(super) fn build(
         snapshot: &Snapshot,
+        last: &Self,
         cluster: Option<&str>,
         key: HashKey,
         registry: &mut Registry,
         now_ms: u64,
     ) -> Self {
         registry.retain(snapshot);
+        let before: HashMap<&str, _> =
+            last.services.iter().map(|service| (service.id.as_str(), service)).collect();
         let mut routes = Self::default();
         let mut shared: HashMap<(Option<&HostPattern>, &str), Vec<Arc<Service>>> = HashMap::new();
         for found in &snapshot.services {
@@ -71,7 +74,11 @@ impl Routes {
             if config.hosts.is_empty() && !config.default_backend {
                 continue;
             }
-            let service = Arc::new(Service::build(found, key, registry, now_ms));
+            let same = before.get(found.id.as_str()).filter(|b| Arc::ptr_eq(&b.source, found));
+            let service = match same {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(Service::build(found, key, registry, now_ms)),
+            };
             routes.pools.extend(service.backends.iter().map(|backend| backend.pool));
             let root = config.context_root.as_deref().unwrap_or_default();
             let hosts: HashSet<_> = config.hosts.iter().map(Some).collect();

@@ -22,6 +22,8 @@ use crate::model::{
 
 /// A service with its backends.
 pub(super) struct Service {
+    /// What it was made from.
+    pub source: Arc<model::Service>,
     pub id: String,
     pub name: String,
     /// Stands for the id in cookies.
@@ -69,12 +71,13 @@ pub(super) struct Backend {
 
 impl Service {
     pub(super) fn build(
-        service: &model::Service,
+        service: &Arc<model::Service>,
         key: HashKey,
         registry: &mut Registry,
         now_ms: u64,
     ) -> Self {
         let config = &service.config;
+        registry.retain_backends(service);
         // What was there when we came needs no slow start.
         let known = registry.knows(&service.id);
         let mut backends = Vec::with_capacity(service.backends.len());
@@ -108,6 +111,7 @@ impl Service {
             Owners::new(key, new.map(|(at, backend)| (at, backend.id.as_str(), backend.weight)))
         });
         Self {
+            source: Arc::clone(service),
             id: service.id.clone(),
             name: service.name.clone(),
             hash: maglev::identity(key, service.id.as_bytes()),

@@ -1,12 +1,13 @@
 //! What is counted per service and backend, by all workers, through every change of the routes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::reason::Reason;
+use crate::model::{Service, Snapshot};
 
 /// Upper bounds of the latency histogram in seconds; what is longer is only in the total.
 pub const BUCKETS: [f64; 13] =
@@ -154,15 +155,16 @@ impl Registry {
         (backend.1, backend.2.clone())
     }
 
-    /// Forgets what is not in the snapshot any more.
-    pub(super) fn retain(&mut self, snapshot: &crate::model::Snapshot) {
-        let kept: HashMap<&str, _> = snapshot.services.iter().map(|s| (s.id.as_str(), s)).collect();
-        self.services.retain(|id, entry| {
-            let Some(service) = kept.get(id.as_str()) else { return false };
-            let ids: std::collections::HashSet<&str> =
-                service.backends.iter().map(|b| b.id.as_str()).collect();
-            entry.backends.retain(|id, _| ids.contains(id.as_str()));
-            true
-        });
+    /// Forgets services that are not in the snapshot any more.
+    pub(super) fn retain(&mut self, snapshot: &Snapshot) {
+        let kept: HashSet<&str> = snapshot.services.iter().map(|s| s.id.as_str()).collect();
+        self.services.retain(|id, _| kept.contains(id.as_str()));
+    }
+
+    /// Forgets backends that a service has no longer.
+    pub(super) fn retain_backends(&mut self, service: &Service) {
+        let Some(entry) = self.services.get_mut(&service.id) else { return };
+        let kept: HashSet<&str> = service.backends.iter().map(|b| b.id.as_str()).collect();
+        entry.backends.retain(|id, _| kept.contains(id.as_str()));
     }
 }

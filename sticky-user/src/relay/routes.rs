@@ -32,6 +32,8 @@ pub(super) struct Route {
 }
 
 pub(super) struct Service {
+    /// What it was made from.
+    source: Arc<model::Service>,
     pub(super) id: String,
     pub(super) backends: HashMap<String, Arc<Backend>>,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
@@ -112,7 +114,11 @@ impl Book {
         let found = in_force.snapshot.services.iter().zip(&in_force.services);
         for (service, place) in found.filter(|(service, _)| service.config.ip_hash) {
             let previous = self.services.remove(&service.id);
-            let now = Arc::new(next(service, previous.as_deref()));
+            let same = previous.as_ref().filter(|p| Arc::ptr_eq(&p.source, service));
+            let now = match same {
+                Some(same) => Arc::clone(same),
+                None => Arc::new(next(service, previous.as_deref())),
+            };
             for place in &place.frontends {
                 // What is for loopback stays with whoever listens there, were it a VIP.
                 if place.frontend.addr.is_loopback() {
@@ -137,7 +143,7 @@ impl Book {
     }
 }
 
-fn next(service: &model::Service, previous: Option<&Service>) -> Service {
+fn next(service: &Arc<model::Service>, previous: Option<&Service>) -> Service {
     let stats = previous
         .map_or_else(|| Arc::new(ServiceStats::new(&service.name)), |p| Arc::clone(&p.stats));
     let old = previous.map(|p| &p.backends);
@@ -167,6 +173,7 @@ fn next(service: &model::Service, previous: Option<&Service>) -> Service {
     let serves = service.backends.iter().any(|backend| backend.state.takes_new());
     let since = previous.and_then(|p| p.without);
     Service {
+        source: Arc::clone(service),
         id: service.id.clone(),
         backends,
         proxy_protocol: config.proxy_protocol,

@@ -304,7 +304,8 @@ fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<
 /// anew, and what is drained is marked anew.
 fn running(mut saved: Snapshot) -> Snapshot {
     drains::unmark(&mut saved);
-    for backend in saved.services.iter_mut().flat_map(|service| &mut service.backends) {
+    let all = saved.services.iter_mut();
+    for backend in all.flat_map(|service| &mut Arc::make_mut(service).backends) {
         // Nothing can check one without an address.
         if backend.addr.is_some() && matches!(backend.state, State::Starting | State::Down) {
             (backend.state, backend.reason) = (State::Up, None);

@@ -46,7 +46,7 @@ pub(crate) fn in_force() -> InForce {
     let frontend = Frontend { addr, port: 8080, proto: Proto::Tcp };
     InForce {
         generation: 12,
-        snapshot: Arc::new(Snapshot { services: vec![service] }),
+        snapshot: Arc::new(Snapshot { services: vec![service.into()] }),
         services: vec![InForceService {
             id: "s1".into(),
             frontends: vec![FrontendInForce { frontend, target: 8080, path: Path::Xdp }],

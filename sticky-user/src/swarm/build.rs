@@ -1,29 +1,45 @@
 //! From what was seen of the cluster to services with backends: a pure function, but for the memory of good labels.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::ports::{docker_ports, published, request_port};
-use super::view::{Cluster, LocalAddress, Phase, ServiceView, TaskView};
+use super::view::{Changed, Cluster, LocalAddress, Phase, ServiceView, TaskView};
 use crate::labels::{self, Instance, Memory};
 use crate::model::{Backend, BackendMode, LabelError, Proto, Service, ServiceConfig, State};
 use crate::provider::contest;
 
-/// The services of this instance, oldest first.
-pub(super) fn services(
-    cluster: &Cluster,
-    instance: &Instance,
-    memory: &mut Memory,
-) -> Vec<Service> {
-    let mut ours: Vec<&ServiceView> =
-        cluster.services.values().filter(|service| is_ours(service, instance)).collect();
-    ours.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
-    let mut services: Vec<Service> =
-        ours.iter().map(|view| service(view, cluster, instance, memory)).collect();
-    memory.keep(&ours.iter().map(|view| view.id.as_str()).collect::<HashSet<_>>());
-    let dockers = docker_ports(cluster, &services);
-    contest(&mut services, &dockers);
-    services
+/// What was made of each service of this instance by itself, by id.
+#[derive(Debug, Default)]
+pub(super) struct Built(HashMap<String, Arc<Service>>);
+
+impl Built {
+    /// The services of this instance, oldest first; what did not change is not made again.
+    pub(super) fn services(
+        &mut self,
+        cluster: &Cluster,
+        changed: &Changed,
+        instance: &Instance,
+        memory: &mut Memory,
+    ) -> Vec<Arc<Service>> {
+        let mut ours: Vec<&ServiceView> =
+            cluster.services.values().filter(|service| is_ours(service, instance)).collect();
+        ours.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
+        let mut before = std::mem::take(&mut self.0);
+        let mut services = Vec::with_capacity(ours.len());
+        for view in &ours {
+            let same = before.remove(&view.id);
+            let same = same.filter(|_| !changed.all && !changed.services.contains(&view.id));
+            let built = same.unwrap_or_else(|| Arc::new(service(view, cluster, instance, memory)));
+            services.push(Arc::clone(&built));
+            self.0.insert(view.id.clone(), built);
+        }
+        memory.keep(&ours.iter().map(|view| view.id.as_str()).collect::<HashSet<_>>());
+        let dockers = docker_ports(cluster, &services);
+        contest(&mut services, &dockers);
+        services
+    }
 }
 
 /// Whether a service has labels of sticky, in the right place or on its containers, and is for this instance.

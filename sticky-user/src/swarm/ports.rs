@@ -1,6 +1,7 @@
 //! The ports of a service: the one for requests, and those that clients connect to.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::build::mistake;
 use super::view::{Cluster, ServiceView};
@@ -64,7 +65,7 @@ pub(super) fn published(
 /// The ports that Docker forwards for services without `ip_hash`, with their owner's name.
 pub(super) fn docker_ports(
     cluster: &Cluster,
-    services: &[Service],
+    services: &[Arc<Service>],
 ) -> HashMap<(u16, Proto), String> {
     let balanced: HashSet<&str> = services
         .iter()

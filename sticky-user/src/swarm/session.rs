@@ -34,7 +34,8 @@ struct Asked {
 pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     let api = Api::connect(provider.docker_host.as_deref()).await?;
     let own_node = api.own_node().await?;
-    let mut cluster = Cluster { own_node, changed: true, ..Cluster::default() };
+    let mut cluster = Cluster { own_node, ..Cluster::default() };
+    cluster.changed.all = true;
     // Asked for before the lists are, so that nothing falls between.
     let mut events = engine::read_ahead(api.events());
     look_at_all(&api, provider, &mut cluster).await?;
@@ -64,7 +65,7 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
                     look_at(&api, provider, &mut cluster, &asked, &unsettled).await?;
                 }
                 asked.named.retain(|_, named_at| began.duration_since(*named_at) < NAMED);
-                let other = cluster.changed;
+                let other = cluster.changed.any();
                 let changed = publish(provider, &mut cluster, event_at);
                 if other {
                     unsettled = build::unsettled(&cluster, &provider.instance);
@@ -83,7 +84,7 @@ async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> R
     cluster.replace_services(None, services);
     cluster.replace_surroundings(nodes, networks);
     // Events that are still to be read are newer than this list, or lead to the same.
-    cluster.changed |= cluster.containers.unhealthy != unhealthy;
+    cluster.changed.all |= cluster.containers.unhealthy != unhealthy;
     cluster.containers.unhealthy = unhealthy;
     let ours = ours(cluster, provider);
     let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge())?;
@@ -107,7 +108,7 @@ async fn look_at(
         // A quiet cluster: the tasks alone tell of what no event announces, such as a node that is lost.
         let tasks = tasks(api, cluster, &ours(cluster, provider)).await?;
         cluster.replace_tasks(None, tasks);
-        cluster.changed && cluster.without_address(None)
+        cluster.changed.any() && cluster.without_address(None)
     } else {
         cluster.replace_services(Some(&named), api.services(Some(&named)).await?);
         let ours = |id: &&String| {
@@ -189,7 +190,9 @@ fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mu
                 "health_status: healthy" => asked.rebuild |= containers.unhealthy.remove(&id),
                 _ => {}
             }
-            cluster.changed |= asked.rebuild;
+            if asked.rebuild {
+                cluster.changed.services.insert(service.clone());
+            }
             asked.named.insert(service.clone(), now);
         }
         _ => return,
@@ -199,11 +202,13 @@ fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mu
 
 /// Puts together what was seen and hands it over. Returns whether anything in it is new.
 fn publish(provider: &mut Provider, cluster: &mut Cluster, event_at: Instant) -> bool {
-    if !std::mem::take(&mut cluster.changed) {
+    let changed = std::mem::take(&mut cluster.changed);
+    if !changed.any() {
         provider.publisher.still(SystemTime::now());
         return false;
     }
-    let services = build::services(cluster, &provider.instance, &mut provider.memory);
+    let services =
+        provider.built.services(cluster, &changed, &provider.instance, &mut provider.memory);
     let status = ProviderStatus {
         kind: "swarm",
         connected: true,

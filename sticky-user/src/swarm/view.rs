@@ -20,8 +20,22 @@ pub(super) struct Cluster {
     /// taken it off its list, which it does before the container has ended.
     pub(super) addresses: HashMap<String, Vec<LocalAddress>>,
     pub(super) containers: ContainerEvents,
-    /// Something is not as it was when services were last made of it.
-    pub(super) changed: bool,
+    pub(super) changed: Changed,
+}
+
+/// What is not as it was when services were last made of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changed {
+    /// What concerns them all.
+    pub(super) all: bool,
+    /// By id.
+    pub(super) services: HashSet<String>,
+}
+
+impl Changed {
+    pub(super) fn any(&self) -> bool {
+        self.all || !self.services.is_empty()
+    }
 }
 
 /// What container events told before the task did.
@@ -138,12 +152,15 @@ impl Cluster {
         let mut found: HashMap<String, ServiceView> =
             found.into_iter().map(|service| (service.id.clone(), service)).collect();
         for (id, service) in self.services.iter_mut().filter(|(id, _)| asked(id)) {
-            match found.remove(id) {
-                Some(new) => self.changed |= replace(service, new),
-                None => self.changed |= !std::mem::replace(&mut service.removed, true),
+            let other = match found.remove(id) {
+                Some(new) => replace(service, new),
+                None => !std::mem::replace(&mut service.removed, true),
+            };
+            if other {
+                self.changed.services.insert(id.clone());
             }
         }
-        self.changed |= !found.is_empty();
+        self.changed.services.extend(found.keys().cloned());
         self.services.extend(found);
     }
 
@@ -153,15 +170,21 @@ impl Cluster {
         nodes: HashMap<String, NodeView>,
         networks: HashMap<String, NetworkView>,
     ) {
-        self.changed |= replace(&mut self.nodes, nodes) | replace(&mut self.networks, networks);
+        self.changed.all |= replace(&mut self.nodes, nodes) | replace(&mut self.networks, networks);
     }
 
     /// Takes addresses of containers besides those that are known.
     pub(super) fn add_addresses(&mut self, found: HashMap<String, Vec<LocalAddress>>) {
+        let mut other = HashSet::new();
         for (container, addresses) in found {
-            self.changed |= self.addresses.get(&container) != Some(&addresses);
-            self.addresses.insert(container, addresses);
+            if self.addresses.get(&container) != Some(&addresses) {
+                other.insert(container.clone());
+                self.addresses.insert(container, addresses);
+            }
         }
+        let has = |task: &TaskView| task.container.as_ref().is_some_and(|id| other.contains(id));
+        let moved = self.tasks.iter().filter(|(_, tasks)| tasks.iter().any(has));
+        self.changed.services.extend(moved.map(|(service, _)| service.clone()));
     }
 
     /// Takes the tasks that a look has found in place of those of these services, or of all.
@@ -173,22 +196,34 @@ impl Cluster {
             }
         }
         new.values_mut().for_each(|tasks| tasks.sort_by(|a, b| a.id.cmp(&b.id)));
-        match services {
-            None => self.changed |= replace(&mut self.tasks, new),
-            Some(ids) => {
-                for id in ids {
-                    let (now, before) = (new.remove(id), self.tasks.remove(id));
-                    self.changed |= now != before;
-                    self.tasks.extend(now.map(|tasks| (id.clone(), tasks)));
-                }
+        let known: Vec<String>;
+        let ids = match services {
+            Some(ids) => ids,
+            None => {
+                let unheard = new.keys().filter(|id| !self.tasks.contains_key(*id));
+                known = self.tasks.keys().chain(unheard).cloned().collect();
+                &known
             }
+        };
+        for id in ids {
+            let (now, before) = (new.remove(id), self.tasks.remove(id));
+            if now != before {
+                self.changed.services.insert(id.clone());
+            }
+            self.tasks.extend(now.map(|tasks| (id.clone(), tasks)));
         }
-        let (tasks, known) = (&self.tasks, self.services.len());
+        let tasks = &self.tasks;
         let running = |id: &String| {
             tasks.get(id).is_some_and(|tasks| tasks.iter().any(|task| task.phase == Phase::Running))
         };
-        self.services.retain(|id, service| !service.removed || running(id));
-        self.changed |= self.services.len() != known;
+        let changed = &mut self.changed.services;
+        self.services.retain(|id, service| {
+            let stays = !service.removed || running(id);
+            if !stays {
+                changed.insert(id.clone());
+            }
+            stays
+        });
     }
 
     /// Whether these services, or all, have a running task on this node whose address is not known yet.

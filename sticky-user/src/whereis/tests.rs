@@ -75,7 +75,7 @@ fn a_client_may_be_kept_where_others_may_not_go() {
     let mut in_force = in_force();
     let mut snapshot = (*in_force.snapshot).clone();
     let draining = backend("old", "demo.0", State::Draining(DrainMode::Sessions));
-    snapshot.services[0].backends.push(draining);
+    Arc::make_mut(&mut snapshot.services[0]).backends.push(draining);
     in_force.snapshot = snapshot.into();
     let answer = ask(&in_force, None, Fixed(Some(("old", Outcome::Pinned))));
     assert_eq!(answer.reason, "draining");
@@ -85,7 +85,7 @@ fn a_client_may_be_kept_where_others_may_not_go() {
 fn without_client_affinity_the_load_decides() {
     let mut in_force = in_force();
     let mut snapshot = (*in_force.snapshot).clone();
-    snapshot.services[0].config.ip_hash = false;
+    Arc::make_mut(&mut snapshot.services[0]).config.ip_hash = false;
     in_force.snapshot = snapshot.into();
     let answer = ask(&in_force, None, Fixed(None));
     assert_eq!((answer.backend, answer.reason.as_str()), (None, "new"));
@@ -95,8 +95,8 @@ fn without_client_affinity_the_load_decides() {
 fn a_cookie_holds_where_nobody_new_may_go() {
     let mut in_force = in_force();
     let mut snapshot = (*in_force.snapshot).clone();
-    snapshot.services[0].config.ip_hash = false;
-    snapshot.services[0].backends[0].state = State::Draining(DrainMode::Sessions);
+    Arc::make_mut(&mut snapshot.services[0]).config.ip_hash = false;
+    Arc::make_mut(&mut snapshot.services[0]).backends[0].state = State::Draining(DrainMode::Sessions);
     in_force.snapshot = snapshot.into();
     let mut question = question(Some("demo"));
     question.cookie = Some("sealed".into());

@@ -45,7 +45,7 @@ impl Bench {
         };
         let keys = Arc::new(sticky::keys::Shared::from_pointee(keys));
         let proxy = Proxy::start(settings, keys, table).unwrap();
-        proxy.publish(&Snapshot { services: vec![service()] });
+        proxy.publish(&Snapshot { services: vec![service().into()] });
         Self { proxy, connection: Mutex::new(None) }
     }
 

@@ -21,14 +21,14 @@ fn task(id: &str, state: State) -> Task {
 
 fn snapshot(ttl: Duration, tasks: &[(&str, State)]) -> Snapshot {
     Snapshot {
-        services: vec![Service {
+        services: vec![Arc::new(Service {
             id: "s".to_owned(),
             name: "s".to_owned(),
             config: ServiceConfig { affinity_ttl: ttl, ..ServiceConfig::default() },
             publish: Vec::new(),
             backends: tasks.iter().map(|(id, state)| task(id, *state)).collect(),
             errors: Vec::new(),
-        }],
+        })],
     }
 }
 
@@ -103,7 +103,7 @@ fn draining_follows_its_mode() {
 fn ttl_zero_follows_the_hash_and_prefixes_join_clients() {
     let t = table();
     let mut s = snapshot(Duration::ZERO, &[("a", State::Up), ("b", State::Up), ("c", State::Up)]);
-    s.services[0].config.ip_prefix = IpPrefix { v4: 24, v6: 64 };
+    Arc::make_mut(&mut s.services[0]).config.ip_prefix = IpPrefix { v4: 24, v6: 64 };
     t.publish(&s);
     let first = t.choose("s", IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1))).unwrap().backend;
     assert!(clients().all(|c| t.choose("s", c).unwrap().backend == first));

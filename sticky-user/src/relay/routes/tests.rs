@@ -28,7 +28,7 @@ pub(in crate::relay) fn in_force(backends: &[&str], state: State) -> InForce {
     let frontends = vec![place("198.51.100.1"), place("127.0.0.1")];
     InForce {
         generation: 1,
-        snapshot: Arc::new(Snapshot { services: vec![service] }),
+        snapshot: Arc::new(Snapshot { services: vec![service.into()] }),
         services: vec![InForceService { id: "s".to_owned(), frontends, ..Default::default() }],
         updated: SystemTime::UNIX_EPOCH,
         took: Duration::ZERO,

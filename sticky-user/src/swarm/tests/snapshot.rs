@@ -1,5 +1,7 @@
 //! From a cluster to a snapshot, without Docker.
 
+use std::sync::Arc;
+
 use crate::labels::{Instance, Memory};
 use crate::model::{DrainMode, Proto, Publish, Service, State};
 use crate::swarm::build;
@@ -65,8 +67,12 @@ fn cluster(services: Vec<ServiceView>, tasks: Vec<TaskView>) -> Cluster {
     cluster
 }
 
-fn services(cluster: &Cluster) -> Vec<Service> {
-    build::services(cluster, &Instance::default(), &mut Memory::default())
+fn services(cluster: &Cluster) -> Vec<Arc<Service>> {
+    built(cluster, &mut Memory::default())
+}
+
+fn built(cluster: &Cluster, memory: &mut Memory) -> Vec<Arc<Service>> {
+    build::Built::default().services(cluster, &cluster.changed, &Instance::default(), memory)
 }
 
 const HASHED: [(&str, &str); 2] =
@@ -311,7 +317,7 @@ fn a_thousand_services_are_put_together_in_little_time() {
     let mut times: Vec<_> = (0..5)
         .map(|_| {
             let began = std::time::Instant::now();
-            let found = build::services(&cluster, &Instance::default(), &mut memory);
+            let found = built(&cluster, &mut memory);
             assert_eq!(found.len(), 1000);
             began.elapsed()
         })
