@@ -89,8 +89,9 @@ pub enum Reach {
 pub trait DataPath: Send + 'static {
     /// What is loaded, also what another process of sticky left.
     fn loaded(&mut self) -> Result<Loaded, Error>;
-    /// Where each address is; also follows what became of the interfaces, and puts the hooks in place that are missing.
-    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error>;
+    /// Where each address is, the same map as before if that is still so; also follows what became of the interfaces, and
+    /// puts the hooks in place that are missing.
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<Arc<HashMap<IpAddr, Reach>>, Error>;
     /// Makes the changes, in the plan's order.
     fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error>;
     /// Clients with a record: how many per service index, and per backend (`BackendId`).

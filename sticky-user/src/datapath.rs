@@ -20,6 +20,7 @@ mod places;
 mod probe;
 mod sys;
 mod tap;
+mod whereabouts;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,7 +116,7 @@ pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Da
     let no_netlink = |e| Error::failed("cannot talk to the kernel's netlink", e);
     // Before the first look, so that nothing is missed after it.
     let changes = follow::changes(runtime).map_err(no_netlink)?;
-    let netlink = netlink::Netlink::connect(runtime).map_err(no_netlink)?;
+    let mut netlink = netlink::Netlink::connect().map_err(no_netlink)?;
     let mut hooks = attach::Hooks::new(
         loaded.programs,
         pins.clone(),

@@ -51,7 +51,8 @@ impl Provider {
     ) -> (Self, watch::Receiver<Arc<Found>>) {
         let services =
             initial.snapshot.services.iter().filter(|service| !service.backends.is_empty());
-        let good = services.map(|service| (service.name.clone(), Service::clone(service))).collect();
+        let good =
+            services.map(|service| (service.name.clone(), Service::clone(service))).collect();
         let (publisher, found) = Publisher::new(initial);
         (Self { path, instance, publisher, good, text: None }, found)
     }

@@ -56,7 +56,8 @@ pub(crate) fn answer(
     cookies: &dyn Fn(&str, &str) -> Option<CookieView>,
 ) -> Result<Vec<Answer>, UnknownService> {
     let services = &in_force.snapshot.services;
-    let asked = |s: &&Arc<Service>| question.service.as_ref().is_none_or(|q| *q == s.name || *q == s.id);
+    let asked =
+        |s: &&Arc<Service>| question.service.as_ref().is_none_or(|q| *q == s.name || *q == s.id);
     let answers: Vec<_> = services
         .iter()
         .filter(asked)

@@ -96,7 +96,8 @@ mod tests {
         kernel.publish(&Snapshot { services: vec![service("near", true).into()] });
         let both = Tables::new(Some(Arc::new(kernel)), memory());
         let alone = Tables::new(None, memory());
-        let all = Snapshot { services: vec![service("near", true).into(), service("far", false).into()] };
+        let all =
+            Snapshot { services: vec![service("near", true).into(), service("far", false).into()] };
         both.publish(&all);
         alone.publish(&all);
         let mut seen = std::collections::HashSet::new();

@@ -21,7 +21,11 @@ pub struct Resolved {
 
 /// The frontends of every service, in the services' order: the first keeps a contested one.
 #[must_use]
-pub fn resolve(services: &[Arc<Service>], vips: &[IpAddr], occupied: &dyn Occupied) -> Vec<Resolved> {
+pub fn resolve(
+    services: &[Arc<Service>],
+    vips: &[IpAddr],
+    occupied: &dyn Occupied,
+) -> Vec<Resolved> {
     let mut owners: HashMap<Frontend, &str> = HashMap::new();
     services
         .iter()

@@ -124,14 +124,14 @@ struct Reconciler {
 struct Cause {
     snapshot: Arc<Snapshot>,
     resolved: Vec<Resolved>,
-    reach: HashMap<IpAddr, Reach>,
+    reach: Arc<HashMap<IpAddr, Reach>>,
 }
 
 impl Cause {
     fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.snapshot, &other.snapshot)
             && self.resolved == other.resolved
-            && self.reach == other.reach
+            && (Arc::ptr_eq(&self.reach, &other.reach) || self.reach == other.reach)
     }
 }
 
@@ -183,7 +183,7 @@ impl Reconciler {
         let services = &found.snapshot.services;
         let reach = match &mut inputs.data_path {
             Some(data_path) => data_path.reach(&desired::addresses(services)),
-            None => Ok(HashMap::new()),
+            None => Ok(Arc::default()),
         };
         let last = self.cause.take();
         let resolved = resolved.to_vec();
@@ -293,8 +293,9 @@ impl Reconciler {
                 Census::default()
             });
         }
-        let up =
-            |s: &Arc<crate::model::Service>| s.backends.iter().filter(|b| b.state.takes_new()).count();
+        let up = |s: &Arc<crate::model::Service>| {
+            s.backends.iter().filter(|b| b.state.takes_new()).count()
+        };
         let mut gone: HashMap<&str, &Arc<crate::model::Service>> =
             previous.services.iter().map(|service| (service.id.as_str(), service)).collect();
         for service in &found.snapshot.services {

@@ -1,8 +1,8 @@
 //! `sticky.slow_start` at layer 4: a backend that comes up gets its share of new clients in steps.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::model::{Backend, Service, State};
 

@@ -21,6 +21,7 @@ use super::load::{self, Maps};
 use super::netlink::{Link, Netlink};
 use super::places::Places;
 use super::sys;
+use super::whereabouts::Whereabouts;
 use crate::clients::hash_of;
 use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
 use crate::control::settle::Known;
@@ -39,9 +40,7 @@ pub struct Executor {
     rekeyed: bool,
     /// Links at the last look, and where addresses are while these do not change.
     links: HashMap<u32, Link>,
-    routes: HashMap<IpAddr, Reach>,
-    /// Where backends answer, at the last look.
-    devices: HashSet<u32>,
+    whereabouts: Whereabouts,
     /// Set by whoever hears of a change of routes.
     routes_changed: Arc<AtomicBool>,
 }
@@ -67,8 +66,7 @@ impl Executor {
             key_mark: adopt::key_mark(settings.hash_key),
             rekeyed: false,
             links: HashMap::new(),
-            routes: HashMap::new(),
-            devices: HashSet::new(),
+            whereabouts: Whereabouts::default(),
             routes_changed,
         }
     }
@@ -128,28 +126,6 @@ impl Executor {
         }
         Ok(())
     }
-
-    fn find(&mut self, addr: IpAddr) -> Reach {
-        if let Some(known) = self.routes.get(&addr) {
-            return known.clone();
-        }
-        let reach = match self.netlink.route(addr) {
-            Ok(index) if self.links.get(&index).is_some_and(|l| l.name == "lo") => {
-                Reach::Not(format!("{addr} is an address of this host"))
-            }
-            Ok(index)
-                if self.links.get(&index).is_some_and(|l| self.hooks.faces_clients(&l.name)) =>
-            {
-                Reach::Not(format!(
-                    "{addr} is on an interface that clients come in by, so its replies to them would not pass this host"
-                ))
-            }
-            Ok(index) => Reach::Device(index),
-            Err(why) => Reach::Not(why),
-        };
-        self.routes.insert(addr, reach.clone());
-        reach
-    }
 }
 
 impl DataPath for Executor {
@@ -164,27 +140,34 @@ impl DataPath for Executor {
         Ok(read)
     }
 
-    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<Arc<HashMap<IpAddr, Reach>>, Error> {
         let links =
             self.netlink.links().map_err(|e| Error(format!("cannot list the interfaces: {e}")))?;
         if self.routes_changed.swap(false, Ordering::AcqRel) || links != self.links {
-            self.routes.clear();
+            self.whereabouts = Whereabouts::default();
             self.links = links;
         }
         self.hooks.follow_clients(&self.links);
-        let reach: HashMap<_, _> = addrs.iter().map(|addr| (*addr, self.find(*addr))).collect();
-        // What is unreachable now may be reachable at the next look, also without a change of links.
-        self.routes.retain(|_, r| matches!(r, Reach::Device(_)));
-        let devices: HashSet<u32> = reach.values().filter_map(device).collect();
-        self.hooks.follow_backends(&devices, &self.links);
-        self.devices = devices;
-        Ok(reach)
+        let (links, hooks) = (&self.links, &self.hooks);
+        self.whereabouts
+            .look(addrs, &mut self.netlink, |addr, index| {
+                let link = links.get(&index)?;
+                if link.name == "lo" {
+                    return Some(format!("{addr} is an address of this host"));
+                }
+                hooks.faces_clients(&link.name).then(|| format!(
+                    "{addr} is on an interface that clients come in by, so its replies to them would not pass this host"
+                ))
+            })
+            .map_err(|e| failed("look for the routes to the backends", &e))?;
+        self.hooks.follow_backends(self.whereabouts.devices(), &self.links);
+        Ok(self.whereabouts.known())
     }
 
     fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error> {
         self.write(plan).map_err(|e| failed("write the maps", &e))?;
         self.index.store(Arc::new(Index::new(after, names)));
-        self.hooks.committed(&self.devices, &self.links);
+        self.hooks.committed(self.whereabouts.devices(), &self.links);
         Ok(())
     }
 
@@ -253,13 +236,6 @@ fn backends(maps: &Maps, backends: &[(u64, Backend)]) -> io::Result<()> {
 fn rule_key(number: u32, rule: &Rule) -> Prefix<RuleKey> {
     let bits = RuleKey::RULES_BITS + u32::from(rule.prefix);
     Prefix::new(bits, RuleKey { rules: number.to_be_bytes(), addr: rule.addr })
-}
-
-fn device(reach: &Reach) -> Option<u32> {
-    match reach {
-        Reach::Device(index) => Some(*index),
-        Reach::Not(_) => None,
-    }
 }
 
 fn failed(what: &str, e: &io::Error) -> Error {

@@ -4,13 +4,22 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use futures_util::{Stream, StreamExt, pin_mut};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
 };
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{Handle as Connection, RouteMessageBuilder};
-use tokio::runtime::Handle;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::RouteMessageBuilder;
+
+/// The kernel answers in pieces of up to 32 kB.
+const PIECE: usize = 64 * 1024;
+
+/// Questions in one message to the kernel; the answers must fit into the socket's receive buffer.
+const AT_ONCE: usize = 64;
 
 /// A link of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,56 +34,128 @@ pub struct Link {
     pub xdp: Option<u32>,
 }
 
-/// Requests over one socket, each waited for.
+/// Requests over one socket. The kernel answers before it returns from what hands it a request, so nobody waits.
 pub struct Netlink {
-    connection: Connection,
-    runtime: Handle,
+    socket: Socket,
+    /// Of the last request.
+    sequence: u32,
 }
 
 impl Netlink {
-    pub fn connect(runtime: &Handle) -> io::Result<Self> {
-        let _inside = runtime.enter();
-        let (driver, connection, _) = rtnetlink::new_connection()?;
-        runtime.spawn(driver);
-        Ok(Self { connection, runtime: runtime.clone() })
+    pub fn connect() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
     }
 
     /// All links, by index.
-    pub fn links(&self) -> Result<HashMap<u32, Link>, rtnetlink::Error> {
-        let dump = self.connection.link().get().execute();
-        Ok(self
-            .runtime
-            .block_on(collect(dump))?
-            .into_iter()
-            .map(|m| (m.header.index, link(m)))
-            .collect())
+    pub fn links(&mut self) -> io::Result<HashMap<u32, Link>> {
+        let mut request = Vec::new();
+        let dump = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.push(&mut request, dump, NLM_F_REQUEST | NLM_F_DUMP);
+        self.socket.send(&request, 0)?;
+        let (mut links, mut done) = (HashMap::new(), false);
+        while !done {
+            self.receive(|_, payload| {
+                match payload {
+                    NetlinkPayload::Done(_) => done = true,
+                    NetlinkPayload::Error(error) => return Err(error.to_io()),
+                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
+                        links.insert(message.header.index, link(message));
+                    }
+                    _ => {}
+                }
+                Ok(())
+            })?;
+        }
+        Ok(links)
     }
 
-    /// The interface that packets to an address leave by; why not, if none.
-    pub fn route(&self, addr: IpAddr) -> Result<u32, String> {
-        let request = match addr {
-            IpAddr::V4(v4) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build()
+    /// The interface that packets to each of these addresses leave by; why not, if none.
+    pub fn routes(&mut self, addrs: &[IpAddr]) -> io::Result<Vec<Result<u32, String>>> {
+        let mut all = Vec::with_capacity(addrs.len());
+        for addrs in addrs.chunks(AT_ONCE) {
+            let first = self.sequence.wrapping_add(1);
+            let mut requests = Vec::new();
+            for addr in addrs {
+                let ask = RouteNetlinkMessage::GetRoute(question(*addr));
+                self.push(&mut requests, ask, NLM_F_REQUEST);
             }
-            IpAddr::V6(v6) => {
-                RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build()
+            self.socket.send(&requests, 0)?;
+            let mut answers = vec![None; addrs.len()];
+            while answers.iter().any(Option::is_none) {
+                self.receive(|sequence, payload| {
+                    let at = sequence.wrapping_sub(first) as usize;
+                    if let (Some(addr), Some(answer)) = (addrs.get(at), answers.get_mut(at)) {
+                        *answer = Some(leaves_by(*addr, payload));
+                    }
+                    Ok(())
+                })?;
             }
-        };
-        let answer = self.runtime.block_on(collect(self.connection.route().get(request).execute()));
-        let routes = answer.map_err(|e| format!("this host has no route to {addr} ({e})"))?;
-        routes
-            .first()
-            .and_then(device)
-            .ok_or_else(|| format!("{addr} is an address of this host, or not for one receiver"))?
+            all.extend(answers.into_iter().flatten());
+        }
+        Ok(all)
+    }
+
+    fn push(&mut self, to: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let at = to.len();
+        to.resize((at + message.buffer_len()).next_multiple_of(4), 0);
+        if let Some(rest) = to.get_mut(at..) {
+            message.serialize(rest);
+        }
+    }
+
+    /// Shows each message of the next datagram, with the number of the request that it answers.
+    fn receive(
+        &self,
+        mut each: impl FnMut(u32, NetlinkPayload<RouteNetlinkMessage>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let mut datagram = Vec::with_capacity(PIECE);
+        self.socket.recv(&mut datagram, libc::MSG_DONTWAIT)?;
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let length = NetlinkBuffer::new_checked(rest).map_err(invalid)?.length() as usize;
+            let message = NetlinkMessage::deserialize(rest).map_err(invalid)?;
+            each(message.header.sequence_number, message.payload)?;
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        Ok(())
     }
 }
 
-fn device(route: &RouteMessage) -> Option<Result<u32, String>> {
+fn question(addr: IpAddr) -> RouteMessage {
+    match addr {
+        IpAddr::V4(v4) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(v4, 32).build(),
+        IpAddr::V6(v6) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(v6, 128).build()
+        }
+    }
+}
+
+fn leaves_by(addr: IpAddr, answer: NetlinkPayload<RouteNetlinkMessage>) -> Result<u32, String> {
+    match answer {
+        NetlinkPayload::Error(error) => {
+            Err(format!("this host has no route to {addr} ({})", error.to_io()))
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => device(&route)
+            .ok_or_else(|| format!("{addr} is an address of this host, or not for one receiver")),
+        _ => Err(format!("the kernel does not say where {addr} is")),
+    }
+}
+
+fn device(route: &RouteMessage) -> Option<u32> {
     if route.header.kind != RouteType::Unicast {
         return None;
     }
     route.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Oif(index) => Some(Ok(*index)),
+        RouteAttribute::Oif(index) => Some(*index),
         _ => None,
     })
 }
@@ -106,15 +187,4 @@ fn link(message: LinkMessage) -> Link {
         }
     }
     link
-}
-
-async fn collect<T>(
-    stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>, rtnetlink::Error> {
-    let mut all = Vec::new();
-    pin_mut!(stream);
-    while let Some(item) = stream.next().await {
-        all.push(item?);
-    }
-    Ok(all)
 }

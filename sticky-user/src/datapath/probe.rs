@@ -46,7 +46,7 @@ pub struct InterfaceNow {
 /// All interfaces of this network namespace.
 pub fn interfaces(runtime: &Handle) -> Result<Vec<InterfaceNow>, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::failed("cannot list the interfaces", e);
-    let netlink = Netlink::connect(runtime).map_err(|e| failed(&e))?;
+    let mut netlink = Netlink::connect().map_err(|e| failed(&e))?;
     let links = netlink.links().map_err(|e| failed(&e))?;
     let features = runtime.block_on(super::features::xdp(links.keys().copied()));
     let of = |(index, link): (u32, Link)| {

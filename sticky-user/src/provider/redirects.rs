@@ -112,18 +112,20 @@ mod tests {
         };
         let mut services: Vec<Arc<Service>> = services
             .iter()
-            .map(|(name, hosts, redirects)| Arc::new(Service {
-                id: (*name).to_owned(),
-                name: (*name).to_owned(),
-                config: ServiceConfig {
-                    hosts: words(hosts).into_iter().map(HostPattern::Exact).collect(),
-                    redirects: words(redirects).into_iter().map(redirect).collect(),
-                    ..ServiceConfig::default()
-                },
-                publish: Vec::new(),
-                backends: Vec::new(),
-                errors: Vec::new(),
-            }))
+            .map(|(name, hosts, redirects)| {
+                Arc::new(Service {
+                    id: (*name).to_owned(),
+                    name: (*name).to_owned(),
+                    config: ServiceConfig {
+                        hosts: words(hosts).into_iter().map(HostPattern::Exact).collect(),
+                        redirects: words(redirects).into_iter().map(redirect).collect(),
+                        ..ServiceConfig::default()
+                    },
+                    publish: Vec::new(),
+                    backends: Vec::new(),
+                    errors: Vec::new(),
+                })
+            })
             .collect();
         settle(&mut services);
         let sources = |s: &Service| s.config.redirects.iter().map(|r| r.source.clone()).collect();

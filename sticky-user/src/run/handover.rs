@@ -103,7 +103,7 @@ impl<D: DataPath> DataPath for Holdable<D> {
         self.inner.loaded()
     }
 
-    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<Arc<HashMap<IpAddr, Reach>>, Error> {
         let _free = self.hold.free()?;
         self.inner.reach(addrs)
     }

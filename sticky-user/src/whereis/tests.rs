@@ -96,7 +96,8 @@ fn a_cookie_holds_where_nobody_new_may_go() {
     let mut in_force = in_force();
     let mut snapshot = (*in_force.snapshot).clone();
     Arc::make_mut(&mut snapshot.services[0]).config.ip_hash = false;
-    Arc::make_mut(&mut snapshot.services[0]).backends[0].state = State::Draining(DrainMode::Sessions);
+    Arc::make_mut(&mut snapshot.services[0]).backends[0].state =
+        State::Draining(DrainMode::Sessions);
     in_force.snapshot = snapshot.into();
     let mut question = question(Some("demo"));
     question.cookie = Some("sealed".into());
