@@ -93,7 +93,7 @@ pub trait DataPath: Send + 'static {
     /// puts the hooks in place that are missing.
     fn reach(&mut self, addrs: &[IpAddr]) -> Result<Arc<HashMap<IpAddr, Reach>>, Error>;
     /// Makes the changes, in the plan's order.
-    fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error>;
+    fn apply(&mut self, plan: &Plan, after: &Loaded) -> Result<(), Error>;
     /// Clients with a record: how many per service index, and per backend (`BackendId`).
     fn census(&self) -> Result<Census, Error>;
     /// Shows every client record.
@@ -106,25 +106,6 @@ pub trait DataPath: Send + 'static {
     fn table_size(&self) -> u32;
     /// The hash key is another than the loaded tables were used with.
     fn rekeyed(&self) -> bool;
-}
-
-/// What the maps' numbers stand for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Names {
-    /// Service id in the snapshot, by identity.
-    pub services: HashMap<u64, String>,
-    /// Backend id in the snapshot, by identity.
-    pub backends: HashMap<u64, String>,
-    /// Rules for a service's clients, by identity.
-    pub clients: HashMap<u64, ClientRules>,
-}
-
-/// What counts as one client, and for how long it is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientRules {
-    pub prefix: crate::model::IpPrefix,
-    /// Affinity time in ticks, 0: none.
-    pub ttl: u32,
 }
 
 /// How many clients have a record.

@@ -1,16 +1,19 @@
 //! The state directory: generated keys, the last snapshot and the operator's drains, for nobody else's eyes.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::drains::Drain;
-use crate::model::Snapshot;
+use crate::model::{Service, Snapshot};
 
 const SNAPSHOT: &str = "snapshot.json";
 const DRAINS: &str = "drains.json";
@@ -26,10 +29,58 @@ pub struct Saved {
     pub snapshot: Snapshot,
 }
 
+/// The same, of services that are text already.
 #[derive(Serialize)]
 struct ToSave<'a> {
     read_at: SystemTime,
-    snapshot: &'a Snapshot,
+    snapshot: Services<'a>,
+}
+
+#[derive(Serialize)]
+struct Services<'a> {
+    services: Vec<&'a RawValue>,
+}
+
+/// Saves one snapshot after the other: what did not change is not written out again.
+#[derive(Debug)]
+pub struct Saver {
+    state: StateDir,
+    /// The services of the last one, and their text.
+    texts: Vec<(Arc<Service>, Box<RawValue>)>,
+}
+
+impl Saver {
+    #[must_use]
+    pub fn new(state: StateDir) -> Self {
+        Self { state, texts: Vec::new() }
+    }
+
+    /// Keeps a snapshot for a start without the provider. A full disk is a warning, not an end.
+    pub fn save(&mut self, snapshot: &Snapshot, read_at: SystemTime) {
+        let path = self.state.0.join(SNAPSHOT);
+        let saved = self
+            .text(snapshot, read_at)
+            .map_err(io::Error::other)
+            .and_then(|text| replace(&path, &text));
+        if let Err(error) = saved {
+            tracing::warn!(file = %path.display(), %error, "the snapshot cannot be saved; a start without the provider would serve an older one");
+        }
+    }
+
+    fn text(&mut self, snapshot: &Snapshot, read_at: SystemTime) -> serde_json::Result<Vec<u8>> {
+        let before = std::mem::take(&mut self.texts).into_iter();
+        let mut before: HashMap<_, _> =
+            before.map(|(service, text)| (Arc::as_ptr(&service), (service, text))).collect();
+        for service in &snapshot.services {
+            let text = match before.remove(&Arc::as_ptr(service)) {
+                Some((_, text)) => text,
+                None => serde_json::value::to_raw_value(service)?,
+            };
+            self.texts.push((Arc::clone(service), text));
+        }
+        let services = self.texts.iter().map(|(_, text)| &**text).collect();
+        serde_json::to_vec(&ToSave { read_at, snapshot: Services { services } })
+    }
 }
 
 impl StateDir {
@@ -84,17 +135,6 @@ impl StateDir {
         let text = serde_json::to_vec(drains).map_err(io::Error::other)?;
         replace(&self.0.join(DRAINS), &text)
     }
-
-    /// Keeps a snapshot for a start without the provider. A full disk is a warning, not an end.
-    pub fn save(&self, snapshot: &Snapshot, read_at: SystemTime) {
-        let path = self.0.join(SNAPSHOT);
-        let saved = serde_json::to_vec(&ToSave { read_at, snapshot })
-            .map_err(io::Error::other)
-            .and_then(|text| replace(&path, &text));
-        if let Err(error) = saved {
-            tracing::warn!(file = %path.display(), %error, "the snapshot cannot be saved; a start without the provider would serve an older one");
-        }
-    }
 }
 
 /// The last snapshot in a state directory, which need not be ours. `None`: there is none that this version can read.
@@ -141,7 +181,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Service, ServiceConfig};
+    use crate::model::ServiceConfig;
 
     fn snapshot(name: &str) -> Snapshot {
         let service = Service {
@@ -160,10 +200,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(&dir.path().join("a/b")).unwrap();
         assert!(state.last_snapshot().is_none());
-        state.save(&snapshot("old"), SystemTime::UNIX_EPOCH);
-        state.save(&snapshot("new"), SystemTime::UNIX_EPOCH);
+        let mut saver = Saver::new(state.clone());
+        saver.save(&snapshot("old"), SystemTime::UNIX_EPOCH);
+        let mut two = snapshot("new");
+        two.services.extend(snapshot("newer").services);
+        saver.save(&two, SystemTime::UNIX_EPOCH);
+        two.services.remove(0);
+        two.services.extend(snapshot("newest").services);
+        saver.save(&two, SystemTime::UNIX_EPOCH);
         let saved = state.last_snapshot().unwrap();
-        assert_eq!(saved.snapshot, snapshot("new"));
+        assert_eq!(saved.snapshot, two);
         assert_eq!(saved.read_at, SystemTime::UNIX_EPOCH);
         assert_eq!(fs::read_dir(state.path()).unwrap().count(), 1);
         assert_eq!(fs::metadata(state.path()).unwrap().permissions().mode() & 0o777, 0o700);

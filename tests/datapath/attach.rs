@@ -8,7 +8,7 @@ use std::time::Duration;
 use aya::maps::MapData;
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp};
-use sticky::control::{DataPath as _, DataPathView as _, Interface};
+use sticky::control::{DataPathView as _, Interface};
 use sticky::datapath::XdpMode;
 use sticky_common::ABI_VERSION;
 use sticky_tests::demo::{Backends, LINE_PORT, demo_binary};
@@ -80,7 +80,7 @@ impl Node {
     fn look(&mut self) {
         let backend = IpAddr::V4(self.backend);
         let rig = self.rigs.last_mut().unwrap();
-        self.topology.node.enter(|| rig.path.executor.reach(&[backend])).unwrap().unwrap();
+        rig.reach(&self.topology.node, &[backend]).unwrap();
     }
 }
 
@@ -189,7 +189,7 @@ fn an_interface_may_come_late_and_come_again() {
     let node = &topology.node;
     let mut rig = Rig::start(node, &["eth0", "late0"], XdpMode::Auto).unwrap();
     let mut now = || {
-        node.enter(|| rig.path.executor.reach(&[])).unwrap().unwrap();
+        rig.reach(node, &[]).unwrap();
         let [first, late]: [Interface; 2] = rig.path.view.interfaces().try_into().unwrap();
         assert_eq!((first.mode.as_str(), first.problem), ("native", None));
         let pins = std::fs::read_dir(

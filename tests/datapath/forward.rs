@@ -118,12 +118,7 @@ fn a_capture_on_the_interface_changes_nothing() {
 fn a_backend_whose_replies_would_bypass_us_is_not_balanced() {
     let mut lab = Lab::new(1);
     let next_to_the_client = "198.51.100.50".parse().unwrap();
-    let reach = lab
-        .topology
-        .node
-        .enter(|| lab.rig.path.executor.reach(&[next_to_the_client]))
-        .unwrap()
-        .unwrap();
+    let reach = lab.rig.reach(&lab.topology.node, &[next_to_the_client]).unwrap();
     assert!(
         matches!(&reach[&next_to_the_client], Reach::Not(why) if why.contains("would not pass")),
         "{reach:?}"

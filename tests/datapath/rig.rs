@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use aya::maps::Map;
@@ -10,9 +11,9 @@ use aya::programs::{Program, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sticky::control::desired::identity;
 use sticky::control::plan::{
-    self, Build, Desired, DesiredBackend, DesiredService, FrontendKey, Loaded, Plan, Rule,
+    self, Build, DesiredBackend, DesiredService, FrontendKey, Loaded, Plan, Rule,
 };
-use sticky::control::{ClientRules, DataPath as _, Names, Reach, reconcile};
+use sticky::control::{DataPath as _, Reach, reconcile};
 use sticky::datapath::{self, DataPath, OBJECT, Settings, XdpMode};
 use sticky::model::{Frontend, IpPrefix, Proto};
 use sticky_common::ABI_VERSION;
@@ -109,54 +110,52 @@ impl Rig {
         backends: &[Spec],
     ) -> anyhow::Result<Plan> {
         let addrs: Vec<_> = backends.iter().map(|b| b.0).collect();
-        let reach = node.enter(|| self.path.executor.reach(&addrs))??;
-        let mut names = Names::default();
-        names.services.insert(1, "s".into());
+        let reach = self.reach(node, &addrs)?;
         let Rules { ttl, prefix, interval, verdicts } = rules;
-        names.clients.insert(1, ClientRules { prefix, ttl });
-        let desired = Desired {
-            services: vec![DesiredService {
-                identity: 1,
-                ttl,
-                prefix,
-                interval,
-                rules: verdicts,
-                backends: backends
-                    .iter()
-                    .map(|b| desired(b, &reach, &mut names))
-                    .collect::<anyhow::Result<_>>()?,
-                frontends: frontends
-                    .iter()
-                    .map(|(f, target)| (FrontendKey::of(f), target.to_be_bytes()))
-                    .collect(),
-            }],
-        };
+        let wanted = Arc::new(DesiredService {
+            identity: 1,
+            id: "s".into(),
+            ttl,
+            prefix,
+            interval,
+            rules: verdicts,
+            backends: backends.iter().map(|b| desired(b, &reach)).collect::<anyhow::Result<_>>()?,
+            frontends: frontends
+                .iter()
+                .map(|(f, target)| (FrontendKey::of(f), target.to_be_bytes()))
+                .collect(),
+        });
         let build = Build {
             table_size: TABLE_SIZE,
             now: reconcile::now(),
             rekeyed: self.path.executor.rekeyed(),
         };
-        let (plan, after) = plan::diff(&self.loaded, &desired, build)?;
-        self.path.executor.apply(&plan, &after, &names)?;
+        let (plan, after) = plan::diff(&self.loaded, &[wanted], build)?;
+        self.path.executor.apply(&plan, &after)?;
         self.loaded = after;
         Ok(plan)
     }
+
+    /// Looks at the interfaces, and where these addresses are.
+    pub fn reach(
+        &mut self,
+        node: &Netns,
+        addrs: &[IpAddr],
+    ) -> anyhow::Result<Arc<HashMap<IpAddr, Reach>>> {
+        Ok(node.enter(|| self.path.executor.reach(addrs))??)
+    }
 }
 
-fn desired(
-    spec: &Spec,
-    reach: &HashMap<IpAddr, Reach>,
-    names: &mut Names,
-) -> anyhow::Result<DesiredBackend> {
+fn desired(spec: &Spec, reach: &HashMap<IpAddr, Reach>) -> anyhow::Result<DesiredBackend> {
     let Some(Reach::Device(ifindex)) = reach.get(&spec.0) else {
         anyhow::bail!("no way to {}: {reach:?}", spec.0)
     };
     let id = spec.0.to_string();
     let identity = identity(&id);
     let member = maglev::identity(KEY, id.as_bytes());
-    names.backends.insert(identity, id);
     let mut backend = DesiredBackend {
         identity,
+        id,
         member,
         flags: spec.1,
         weight: spec.2,

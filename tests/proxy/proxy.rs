@@ -55,6 +55,7 @@ impl Bench {
     }
 
     pub fn publish(&self, services: Vec<Service>) {
+        let services = services.into_iter().map(Arc::new).collect();
         let snapshot = Snapshot { services };
         self.table.publish(&snapshot);
         self.proxy.publish(&snapshot);

@@ -1,6 +1,6 @@
 //! From a snapshot to what the maps should say.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -9,9 +9,8 @@ use sticky_common::maglev;
 use sticky_common::types::{Backend as MapBackend, tick};
 
 use super::frontends::Resolved;
-use super::plan::{Desired, DesiredBackend, DesiredService, FrontendKey};
-use super::rules;
-use super::{ClientRules, Names, Reach};
+use super::plan::{DesiredBackend, DesiredService, FrontendKey};
+use super::{Reach, rules};
 use crate::model::{Backend, Frontend, LabelError, Proto, Service, State};
 
 /// Identities in the maps outlive a change of the cluster's key, so they are hashed with none.
@@ -27,17 +26,136 @@ pub fn identity(id: &str) -> u64 {
 /// Nanoseconds of a second.
 const NANOS: u32 = 1_000_000_000;
 
-/// What the maps should say, what its numbers stand for, and what cannot be served, by position of the service.
-#[derive(Default)]
-pub struct Wanted {
-    pub desired: Desired,
-    pub names: Names,
-    pub errors: HashMap<usize, Vec<LabelError>>,
+/// What the maps should say of a service, and what it was made from.
+#[derive(Debug, PartialEq)]
+pub struct Part {
+    service: Arc<Service>,
+    resolved: Resolved,
+    /// `None`: it is not balanced by the client's address.
+    pub desired: Option<Arc<DesiredService>>,
+    /// What cannot be served.
+    pub errors: Vec<LabelError>,
     /// Frontends of a family that not every backend has an address of.
-    pub relayed: HashSet<Frontend>,
+    pub relayed: Vec<Frontend>,
+    /// Where its backends are.
+    places: Vec<(IpAddr, Option<Reach>)>,
+    /// Weights grow with time.
+    grows: bool,
 }
 
-/// Backends that the data path can use, with the address it uses.
+impl Part {
+    /// Puts together what the maps should say; `weight` is what a backend weighs now.
+    #[must_use]
+    pub fn new(
+        service: &Arc<Service>,
+        resolved: &Resolved,
+        key: HashKey,
+        reach: &HashMap<IpAddr, Reach>,
+        weight: impl Fn(&Backend) -> u32,
+    ) -> Self {
+        let mut part = Self {
+            service: Arc::clone(service),
+            resolved: resolved.clone(),
+            desired: None,
+            errors: Vec::new(),
+            relayed: Vec::new(),
+            places: Vec::new(),
+            grows: !service.config.slow_start.is_zero(),
+        };
+        if service.config.ip_hash {
+            part.desired = Some(Arc::new(part.desired(key, reach, weight)));
+        }
+        part
+    }
+
+    /// The id of its service.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.service.id
+    }
+
+    /// Whether the same would be made of these, as long as its backends are where they were.
+    #[must_use]
+    pub fn is_of(&self, service: &Arc<Service>, resolved: &Resolved) -> bool {
+        !self.grows && Arc::ptr_eq(&self.service, service) && self.resolved == *resolved
+    }
+
+    /// Whether its backends are where they were.
+    #[must_use]
+    pub fn is_there(&self, reach: &HashMap<IpAddr, Reach>) -> bool {
+        self.places.iter().all(|(addr, place)| reach.get(addr) == place.as_ref())
+    }
+
+    /// Shares what is as it was before.
+    #[must_use]
+    pub fn after(mut self, before: &Arc<Self>) -> Arc<Self> {
+        if self == **before {
+            return Arc::clone(before);
+        }
+        if self.desired == before.desired {
+            self.desired.clone_from(&before.desired);
+        }
+        Arc::new(self)
+    }
+
+    fn desired(
+        &mut self,
+        key: HashKey,
+        reach: &HashMap<IpAddr, Reach>,
+        weight: impl Fn(&Backend) -> u32,
+    ) -> DesiredService {
+        let service = Arc::clone(&self.service);
+        let mut backends = Vec::with_capacity(service.backends.len());
+        // A connection stays with a backend that fails its checks; a flow of datagrams has no end that would set it free.
+        let connects = service.publish.iter().any(|publish| publish.proto == Proto::Tcp);
+        let serving = |backend: &&Backend| connects || backend.state != State::Down;
+        for backend in service.backends.iter().filter(serving) {
+            let mut wanted = desired_backend(backend, weight(backend), key);
+            for addr in local(backend) {
+                let place = reach.get(&addr);
+                match place {
+                    Some(Reach::Device(ifindex)) => wanted.reached(addr, *ifindex),
+                    Some(Reach::Not(why)) => self.errors.push(unreachable(backend, why)),
+                    None => {}
+                }
+                self.places.push((addr, place.cloned()));
+            }
+            if wanted.ifindex_v4 != 0 || wanted.ifindex_v6 != 0 {
+                backends.push(wanted);
+            }
+        }
+        let ttl = match service.config.affinity_ttl.as_secs_f64() {
+            0.0 => 0,
+            secs => tick::from_secs(secs.ceil() as u64),
+        };
+        // What has no address of a family cannot be sent packets of it: all its backends or none.
+        let in_xdp = |frontend: &Frontend| {
+            let serves = |b: &DesiredBackend| match frontend.addr {
+                IpAddr::V4(_) => b.ifindex_v4 != 0,
+                IpAddr::V6(_) => b.ifindex_v6 != 0,
+            };
+            backends.iter().all(serves)
+        };
+        let (packets, relayed): (Vec<_>, Vec<_>) =
+            self.resolved.frontends.iter().partition(|(frontend, _)| in_xdp(frontend));
+        self.relayed = relayed.iter().map(|(frontend, _)| *frontend).collect();
+        DesiredService {
+            identity: identity(&service.id),
+            id: service.id.as_str().into(),
+            ttl,
+            prefix: service.config.ip_prefix,
+            interval: service.config.rate.map_or(0, |rate| NANOS / rate.max(1)),
+            rules: rules::verdicts(&service.config.allow, &service.config.deny),
+            frontends: packets
+                .iter()
+                .map(|(f, target)| (FrontendKey::of(f), target.to_be_bytes()))
+                .collect(),
+            backends,
+        }
+    }
+}
+
+/// The addresses of backends that the data path can use.
 pub fn addresses(services: &[Arc<Service>]) -> Vec<IpAddr> {
     services.iter().filter(|s| s.config.ip_hash).flat_map(|s| &s.backends).flat_map(local).collect()
 }
@@ -49,79 +167,10 @@ fn local(backend: &Backend) -> impl Iterator<Item = IpAddr> {
     backend.addr.map(|a| a.ip()).into_iter().chain(v6).filter(move |_| usable)
 }
 
-/// Puts together what the maps should say; `weight` is what a backend weighs now.
-#[must_use]
-pub fn wanted(
-    services: &[Arc<Service>],
-    resolved: &[Resolved],
-    reach: &HashMap<IpAddr, Reach>,
-    key: HashKey,
-    weight: impl Fn(&Service, &Backend) -> u32,
-) -> Wanted {
-    let mut out = Wanted::default();
-    for (at, (service, resolved)) in services.iter().zip(resolved).enumerate() {
-        if !service.config.ip_hash {
-            continue;
-        }
-        let service_identity = identity(&service.id);
-        out.names.services.insert(service_identity, service.id.clone());
-        let mut backends = Vec::new();
-        // A connection stays with a backend that fails its checks; a flow of datagrams has no end that would set it free.
-        let connects = service.publish.iter().any(|publish| publish.proto == Proto::Tcp);
-        let serving = |backend: &&Backend| connects || backend.state != State::Down;
-        for backend in service.backends.iter().filter(serving) {
-            let mut wanted = desired_backend(backend, weight(service, backend), key);
-            for addr in local(backend) {
-                match reach.get(&addr) {
-                    Some(Reach::Device(ifindex)) => wanted.reached(addr, *ifindex),
-                    Some(Reach::Not(why)) => {
-                        out.errors.entry(at).or_default().push(unreachable(backend, why));
-                    }
-                    None => {}
-                }
-            }
-            if wanted.ifindex_v4 != 0 || wanted.ifindex_v6 != 0 {
-                out.names.backends.insert(wanted.identity, backend.id.clone());
-                backends.push(wanted);
-            }
-        }
-        let ttl = match service.config.affinity_ttl.as_secs_f64() {
-            0.0 => 0,
-            secs => tick::from_secs(secs.ceil() as u64),
-        };
-        out.names
-            .clients
-            .insert(service_identity, ClientRules { prefix: service.config.ip_prefix, ttl });
-        // What has no address of a family cannot be sent packets of it: all its backends or none.
-        let in_xdp = |frontend: &Frontend| {
-            let serves = |b: &DesiredBackend| match frontend.addr {
-                IpAddr::V4(_) => b.ifindex_v4 != 0,
-                IpAddr::V6(_) => b.ifindex_v6 != 0,
-            };
-            backends.iter().all(serves)
-        };
-        let (packets, relayed): (Vec<_>, Vec<_>) =
-            resolved.frontends.iter().partition(|(frontend, _)| in_xdp(frontend));
-        out.relayed.extend(relayed.iter().map(|(frontend, _)| *frontend));
-        out.desired.services.push(DesiredService {
-            identity: service_identity,
-            ttl,
-            prefix: service.config.ip_prefix,
-            interval: service.config.rate.map_or(0, |rate| NANOS / rate.max(1)),
-            rules: rules::verdicts(&service.config.allow, &service.config.deny),
-            backends,
-            frontends: packets
-                .iter()
-                .map(|(f, target)| (FrontendKey::of(f), target.to_be_bytes()))
-                .collect(),
-        });
-    }
-    out
-}
-
 fn desired_backend(backend: &Backend, weight: u32, key: HashKey) -> DesiredBackend {
     DesiredBackend {
         identity: identity(&backend.id),
+        id: backend.id.clone(),
         member: maglev::identity(key, backend.id.as_bytes()),
         flags: MapBackend::ALIVE | if backend.state.keeps() { MapBackend::KEEPS } else { 0 },
         weight,

@@ -1,7 +1,7 @@
 //! What to change in the maps: `diff` compares what is loaded with what is wanted. Pure, so that it is tested without a
 //! kernel; the executor only carries the plan out, in its order.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -53,11 +53,11 @@ pub struct Rule {
     pub admits: bool,
 }
 
-/// What user space knows of the maps' contents.
+/// What user space knows of the maps' contents. A copy shares the services.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
     /// By identity.
-    pub services: BTreeMap<u64, LoadedService>,
+    pub services: BTreeMap<u64, Arc<LoadedService>>,
     pub frontends: HashMap<FrontendKey, Frontend>,
     /// Source rules, by [`Frontend::rules`].
     pub rules: BTreeMap<u32, Vec<Rule>>,
@@ -76,18 +76,25 @@ pub struct LoadedService {
     pub members: Vec<(u64, u32)>,
     /// Tick of the last move of a slot.
     pub moved: u32,
+    /// Number of its source rules, 0: none, or not known after an adoption.
+    pub rules: u32,
+    /// What it was made from. `None` after an adoption.
+    pub wanted: Option<Arc<DesiredService>>,
 }
 
-/// What the maps should say.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Desired {
-    pub services: Vec<DesiredService>,
+impl LoadedService {
+    /// Whether nothing is to be done to have what is wanted.
+    fn is(&self, want: &Arc<DesiredService>) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| Arc::ptr_eq(wanted, want) || wanted == want)
+    }
 }
 
 /// An `ip_hash` service of this node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredService {
     pub identity: u64,
+    /// In the snapshot.
+    pub id: Arc<str>,
     /// Affinity time in ticks, 0: none.
     pub ttl: u32,
     /// Leading bits of an address that count as one client.
@@ -105,6 +112,8 @@ pub struct DesiredService {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DesiredBackend {
     pub identity: u64,
+    /// In the snapshot.
+    pub id: String,
     /// Identity for the table, which is keyed as the clients' hash is.
     pub member: u64,
     /// Zero: it has none.
@@ -174,18 +183,35 @@ pub struct Build {
     pub rekeyed: bool,
 }
 
-/// The plan that turns `loaded` into `desired`, and what is loaded after it.
-pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, Loaded), Full> {
+/// The plan that turns `loaded` into what is wanted, and what is loaded after it. Services that are loaded as they are wanted
+/// cost no more than to see that.
+pub fn diff(
+    loaded: &Loaded,
+    wanted: &[Arc<DesiredService>],
+    build: Build,
+) -> Result<(Plan, Loaded), Full> {
     let mut plan = Plan::default();
-    let mut next = Loaded { retired: loaded.retired.clone(), ..Loaded::default() };
-    let mut indices = Indices::of(loaded, build.now);
-
-    for want in &desired.services {
-        let old = loaded.services.get(&want.identity);
+    let mut next = loaded.clone();
+    let mut free = None;
+    let indices = || Indices::of(loaded, build.now);
+    let identities: HashSet<u64> = wanted.iter().map(|want| want.identity).collect();
+    let is_loaded = |want: &&Arc<DesiredService>| {
+        !build.rekeyed && loaded.services.get(&want.identity).is_some_and(|old| old.is(want))
+    };
+    let changed: Vec<_> = wanted.iter().filter(|want| !is_loaded(want)).collect();
+    let gone = loaded.services.iter().filter(|(identity, _)| !identities.contains(identity));
+    let gone: Vec<_> = gone.collect();
+    for (identity, old) in &gone {
+        next.services.remove(identity);
+        plan.gone_tables.push(old.index);
+        plan.service_ids.push((old.index, 0));
+    }
+    for want in &changed {
+        let old = loaded.services.get(&want.identity).map(Arc::as_ref);
         let index = match old {
             Some(old) => old.index,
             None => {
-                let index = indices.service()?;
+                let index = free.get_or_insert_with(indices).service()?;
                 plan.service_ids.push((index, want.identity));
                 index
             }
@@ -195,7 +221,7 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
             let before = old.and_then(|o| o.backends.get(&b.identity));
             let id = match before {
                 Some(before) => BackendId(before.id),
-                None => indices.backend(&mut next.retired)?,
+                None => free.get_or_insert_with(indices).backend(&mut next.retired)?,
             };
             let value = Backend {
                 v4: b.v4,
@@ -225,50 +251,36 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
         }
         for (key, port) in &want.frontends {
             let before = loaded.frontends.get(key);
-            let empty_since = before.map(|f| f.refuse_at).filter(|at| *at != 0);
-            let value = Frontend {
-                service: index,
-                ttl: want.ttl,
-                rules,
-                interval: want.interval,
-                refuse_at: if members.is_empty() {
-                    empty_since.unwrap_or(build.now + GAP)
-                } else {
-                    0
-                },
-                port: *port,
-                prefix: match key {
-                    FrontendKey::V4(_) => addr::V4_PREFIX + want.prefix.v4,
-                    FrontendKey::V6(_) => want.prefix.v6,
-                },
-                zero: 0,
-            };
+            let value = frontend(want, (*key, *port), index, rules, before, &members, build);
             if before != Some(&value) {
                 plan.frontends.push((*key, value));
             }
             next.frontends.insert(*key, value);
         }
         let last_move = if moved > 0 { build.now } else { old.map_or(0, |o| o.moved) };
-        next.services.insert(
-            want.identity,
-            LoadedService { index, slots, backends, members, moved: last_move },
-        );
+        let wanted = Some(Arc::clone(want));
+        let moved = last_move;
+        let service = LoadedService { index, slots, backends, members, moved, rules, wanted };
+        next.services.insert(want.identity, Arc::new(service));
     }
 
-    plan.gone_frontends =
-        loaded.frontends.keys().filter(|k| !next.frontends.contains_key(*k)).copied().collect();
-    plan.gone_rules = loaded
-        .rules
-        .iter()
-        .filter(|(number, _)| !next.rules.contains_key(*number))
-        .map(|(number, rules)| (*number, rules.clone()))
-        .collect();
-    for (identity, old) in &loaded.services {
+    // What is wanted is there now; whatever is there besides is not wanted.
+    if next.frontends.len() != wanted.iter().map(|want| want.frontends.len()).sum::<usize>() {
+        let keys: HashSet<_> =
+            wanted.iter().flat_map(|want| &want.frontends).map(|(key, _)| *key).collect();
+        next.frontends.retain(|key, _| keys.contains(key));
+        plan.gone_frontends =
+            loaded.frontends.keys().filter(|key| !keys.contains(key)).copied().collect();
+    }
+    if !next.rules.is_empty() {
+        let used: HashSet<u32> = next.services.values().map(|service| service.rules).collect();
+        next.rules.retain(|number, _| used.contains(number));
+        let gone = loaded.rules.iter().filter(|(number, _)| !next.rules.contains_key(*number));
+        plan.gone_rules = gone.map(|(number, rules)| (*number, rules.clone())).collect();
+    }
+    let before = changed.iter().filter_map(|want| loaded.services.get_key_value(&want.identity));
+    for (identity, old) in before.chain(gone) {
         let kept = next.services.get(identity);
-        if kept.is_none() {
-            plan.gone_tables.push(old.index);
-            plan.service_ids.push((old.index, 0));
-        }
         for (identity, backend) in &old.backends {
             if kept.is_none_or(|k| !k.backends.contains_key(identity)) {
                 let id = BackendId(backend.id);
@@ -278,6 +290,32 @@ pub fn diff(loaded: &Loaded, desired: &Desired, build: Build) -> Result<(Plan, L
         }
     }
     Ok((plan, next))
+}
+
+/// What the programs are to know of a frontend, which may have been there `before`.
+fn frontend(
+    want: &DesiredService,
+    (key, port): (FrontendKey, [u8; 2]),
+    index: u32,
+    rules: u32,
+    before: Option<&Frontend>,
+    members: &[(u64, u32)],
+    build: Build,
+) -> Frontend {
+    let empty_since = before.map(|f| f.refuse_at).filter(|at| *at != 0);
+    Frontend {
+        service: index,
+        ttl: want.ttl,
+        rules,
+        interval: want.interval,
+        refuse_at: if members.is_empty() { empty_since.unwrap_or(build.now + GAP) } else { 0 },
+        port,
+        prefix: match key {
+            FrontendKey::V4(_) => addr::V4_PREFIX + want.prefix.v4,
+            FrontendKey::V6(_) => want.prefix.v6,
+        },
+        zero: 0,
+    }
 }
 
 /// The number of a service's source rules; what changed goes under its other number, so that no packet sees a half of it.
@@ -342,7 +380,8 @@ fn table(
 /// Free indices of the maps.
 struct Indices {
     services: HashSet<u32>,
-    backends: BTreeSet<u32>,
+    /// By index.
+    backends: Vec<bool>,
     cooling: HashSet<u32>,
     next_service: u32,
     next_backend: u32,
@@ -350,14 +389,15 @@ struct Indices {
 
 impl Indices {
     fn of(loaded: &Loaded, now: u32) -> Self {
+        let mut backends = vec![false; MAX_BACKENDS as usize];
+        for backend in loaded.services.values().flat_map(|s| s.backends.values()) {
+            if let Some(used) = backends.get_mut(BackendId(backend.id).index() as usize) {
+                *used = true;
+            }
+        }
         Self {
             services: loaded.services.values().map(|s| s.index).collect(),
-            backends: loaded
-                .services
-                .values()
-                .flat_map(|s| s.backends.values())
-                .map(|b| BackendId(b.id).index())
-                .collect(),
+            backends,
             cooling: loaded
                 .retired
                 .iter()
@@ -379,7 +419,8 @@ impl Indices {
     }
 
     fn backend(&mut self, retired: &mut BTreeMap<u32, (u32, u32)>) -> Result<BackendId, Full> {
-        let free = |i: &u32| !self.backends.contains(i) && !self.cooling.contains(i);
+        let used = |i: u32| self.backends.get(i as usize).is_none_or(|used| *used);
+        let free = |i: &u32| !used(*i) && !self.cooling.contains(i);
         let index = (self.next_backend..MAX_BACKENDS)
             .find(free)
             .ok_or(Full { what: "backends", limit: MAX_BACKENDS })?;

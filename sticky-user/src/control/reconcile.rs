@@ -11,14 +11,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use super::desired::{self, Wanted, identity};
+use super::desired::{self, Part, identity};
 use super::frontends::{self, Occupied, Resolved};
 use super::plan::{self, Build, Loaded, Plan};
 use super::settle::Survey;
 use super::shares::Shares;
 use super::warming::Warming;
-use super::{Census, FrontendInForce, InForce, InForceService, Names, Path, Reach};
-use crate::model::{Frontend, LabelError, Snapshot};
+use super::{Census, FrontendInForce, InForce, InForceService, Path, Reach};
+use crate::model::{Service, Snapshot};
 use crate::provider::Found;
 
 /// How often hooks are looked after, and failed commits tried again, when nothing changes.
@@ -54,11 +54,12 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         generation: 0,
         census: Census::default(),
         last: None,
-        errors: Vec::new(),
-        names: Names::default(),
+        errors: HashSet::new(),
         warming: Warming::default(),
         shares: Shares::default(),
-        cause: None,
+        parts: Vec::new(),
+        reach: Arc::default(),
+        planned: None,
     };
     let mut found = inputs.found.borrow_and_update().clone();
     let mut surveyed = Instant::now();
@@ -93,12 +94,6 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
     }
 }
 
-/// Mistakes that only show on this node, by position of the service.
-type NodeErrors = HashMap<usize, Vec<LabelError>>;
-
-/// Those, the frontends that are relayed, what was changed, and what is loaded since.
-type Committed = (NodeErrors, HashSet<Frontend>, Plan, Loaded);
-
 /// What the last commit was made from.
 #[derive(PartialEq)]
 struct Basis {
@@ -112,27 +107,15 @@ struct Reconciler {
     census: Census,
     last: Option<Basis>,
     /// Problems of this node that were already told.
-    errors: Vec<(String, String)>,
-    /// Of the last commit.
-    names: Names,
+    errors: HashSet<(String, String)>,
     warming: Warming,
     shares: Shares,
-    cause: Option<Cause>,
-}
-
-/// What the last plan followed from: from the same follows that nothing is to be done.
-struct Cause {
-    snapshot: Arc<Snapshot>,
-    resolved: Vec<Resolved>,
+    /// What should be in force of each service, and the addresses as they were found for that.
+    parts: Vec<Arc<Part>>,
     reach: Arc<HashMap<IpAddr, Reach>>,
-}
-
-impl Cause {
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.snapshot, &other.snapshot)
-            && self.resolved == other.resolved
-            && (Arc::ptr_eq(&self.reach, &other.reach) || self.reach == other.reach)
-    }
+    /// What the last plan followed from; from the same and the same parts follows that nothing is to be done. `None`: it is
+    /// still to be carried out.
+    planned: Option<Arc<Snapshot>>,
 }
 
 impl Reconciler {
@@ -147,14 +130,14 @@ impl Reconciler {
         // A refused change leaves layer 4 as it is; layer 7 goes on with what was found.
         let committed = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
             error!(error = %e, "the data path refused a change; layer 4 stays as it is, the next try is in {} s", UPKEEP.as_secs());
-            Some((NodeErrors::default(), HashSet::new(), Plan::default(), self.loaded.clone()))
+            Some((Plan::default(), self.loaded.clone()))
         });
-        let (errors, relayed, plan, after) = committed?;
+        let (plan, after) = committed?;
         let took = event_at.elapsed();
         let before = std::mem::replace(&mut self.loaded, after);
         let basis = Basis {
             snapshot: Arc::clone(&found.snapshot),
-            services: self.in_force(found, resolved, errors, &relayed),
+            services: self.in_force(found, resolved),
         };
         if self.last.as_ref() == Some(&basis) && plan.is_empty() {
             return None;
@@ -179,38 +162,61 @@ impl Reconciler {
         inputs: &mut Inputs,
         found: &Found,
         resolved: &[Resolved],
-    ) -> Result<Option<Committed>, super::Error> {
-        let services = &found.snapshot.services;
-        let reach = match &mut inputs.data_path {
-            Some(data_path) => data_path.reach(&desired::addresses(services)),
-            None => Ok(Arc::default()),
+    ) -> Result<Option<(Plan, Loaded)>, super::Error> {
+        let Some(data_path) = &mut inputs.data_path else {
+            return Ok(Some((Plan::default(), Loaded::default())));
         };
-        let last = self.cause.take();
-        let resolved = resolved.to_vec();
-        let cause = Cause { snapshot: Arc::clone(&found.snapshot), resolved, reach: reach? };
-        // A weight that grows with time is a reason of its own.
-        let grows = services.iter().any(|service| !service.config.slow_start.is_zero());
-        if last.is_some_and(|last| last.is(&cause)) && !grows {
-            self.cause = Some(cause);
+        let planned = self.planned.take();
+        let services = &found.snapshot.services;
+        let reach = data_path.reach(&desired::addresses(services))?;
+        let parts = self.parts(services, resolved, inputs.hash_key, &reach);
+        self.reach = reach;
+        let before = std::mem::replace(&mut self.parts, parts);
+        let same = before.len() == self.parts.len()
+            && before.iter().zip(&self.parts).all(|(before, now)| Arc::ptr_eq(before, now));
+        if same && let Some(planned) = planned.filter(|p| Arc::ptr_eq(p, &found.snapshot)) {
+            self.planned = Some(planned);
             return Ok(None);
         }
-        let Some(data_path) = &mut inputs.data_path else {
-            self.cause = Some(cause);
-            return Ok(Some((HashMap::new(), HashSet::new(), Plan::default(), Loaded::default())));
-        };
-        let at = Instant::now();
-        self.warming.see(services, at);
-        let weight = |service: &_, backend: &_| self.warming.weight(service, backend, at);
-        let Wanted { desired, names, errors, relayed } =
-            desired::wanted(services, &cause.resolved, &cause.reach, inputs.hash_key, weight);
+        let wanted: Vec<_> = self.parts.iter().filter_map(|part| part.desired.clone()).collect();
         let rekeyed = data_path.rekeyed();
         let build = Build { table_size: data_path.table_size(), now: now(), rekeyed };
         let (plan, after) =
-            plan::diff(&self.loaded, &desired, build).map_err(|e| super::Error(e.to_string()))?;
-        data_path.apply(&plan, &after, &names)?;
-        self.names = names;
-        self.cause = Some(cause);
-        Ok(Some((errors, relayed, plan, after)))
+            plan::diff(&self.loaded, &wanted, build).map_err(|e| super::Error(e.to_string()))?;
+        data_path.apply(&plan, &after)?;
+        self.planned = Some(Arc::clone(&found.snapshot));
+        Ok(Some((plan, after)))
+    }
+
+    /// What should be in force of each service.
+    fn parts(
+        &mut self,
+        services: &[Arc<Service>],
+        resolved: &[Resolved],
+        key: HashKey,
+        reach: &Arc<HashMap<IpAddr, Reach>>,
+    ) -> Vec<Arc<Part>> {
+        let at = Instant::now();
+        self.warming.see(services, at);
+        let all_there = Arc::ptr_eq(reach, &self.reach);
+        let before: HashMap<&str, &Arc<Part>> =
+            self.parts.iter().map(|part| (part.id(), part)).collect();
+        let part = |(service, resolved): (&Arc<Service>, &Resolved)| {
+            let before = before.get(service.id.as_str()).copied();
+            let same = before.filter(|part| {
+                part.is_of(service, resolved) && (all_there || part.is_there(reach))
+            });
+            if let Some(same) = same {
+                return Arc::clone(same);
+            }
+            let weight = |backend: &_| self.warming.weight(service, backend, at);
+            let part = Part::new(service, resolved, key, reach, weight);
+            match before {
+                Some(before) => part.after(before),
+                None => Arc::new(part),
+            }
+        };
+        services.iter().zip(resolved).map(part).collect()
     }
 
     /// Looks through the client records: slots that nobody disputes settle, records that stand for nothing go.
@@ -233,31 +239,30 @@ impl Reconciler {
         for (identity, slots) in found.tables {
             if let Some(service) = after.services.get_mut(&identity) {
                 plan.tables.push((service.index, Arc::clone(&slots)));
-                service.slots = slots;
+                Arc::make_mut(service).slots = slots;
             }
         }
         if !plan.is_empty() {
-            data_path.apply(&plan, &after, &self.names)?;
+            data_path.apply(&plan, &after)?;
             debug!(tables = plan.tables.len(), stale = found.stale.len(), "slots settled");
             self.loaded = after;
         }
         Ok(())
     }
 
-    fn in_force(
-        &mut self,
-        found: &Found,
-        resolved: Vec<Resolved>,
-        mut errors: NodeErrors,
-        relayed: &HashSet<Frontend>,
-    ) -> Vec<InForceService> {
+    fn in_force(&mut self, found: &Found, resolved: Vec<Resolved>) -> Vec<InForceService> {
         let services = &found.snapshot.services;
         let slots = self.shares.of(services, &self.loaded);
-        let per_service = services.iter().zip(resolved).zip(slots).enumerate();
+        let parts: HashMap<&str, &Arc<Part>> =
+            self.parts.iter().map(|part| (part.id(), part)).collect();
+        let per_service = services.iter().zip(resolved).zip(slots);
         per_service
-            .map(|(at, ((service, resolved), slots))| {
-                let mut all = resolved.errors;
-                all.extend(errors.remove(&at).unwrap_or_default());
+            .map(|((service, resolved), slots)| {
+                let part = parts.get(service.id.as_str());
+                let mut errors = resolved.errors;
+                errors.extend(part.into_iter().flat_map(|part| part.errors.iter().cloned()));
+                let relayed =
+                    |frontend: &_| part.is_some_and(|part| part.relayed.contains(frontend));
                 let frontends = resolved.frontends.into_iter();
                 InForceService {
                     id: service.id.clone(),
@@ -265,11 +270,11 @@ impl Reconciler {
                         .map(|(frontend, target)| FrontendInForce {
                             frontend,
                             target,
-                            path: if relayed.contains(&frontend) { Path::Relay } else { Path::Xdp },
+                            path: if relayed(&frontend) { Path::Relay } else { Path::Xdp },
                         })
                         .collect(),
                     slots,
-                    errors: all,
+                    errors,
                 }
             })
             .collect()
@@ -285,7 +290,20 @@ impl Reconciler {
         took: Duration,
     ) {
         let previous = self.last.as_ref().map(|l| Arc::clone(&l.snapshot)).unwrap_or_default();
+        let up = |s: &Service| s.backends.iter().filter(|b| b.state.takes_new()).count();
+        let mut gone: HashMap<&str, &Arc<Service>> =
+            previous.services.iter().map(|service| (service.id.as_str(), service)).collect();
+        let mut changed = Vec::new();
+        for service in &found.snapshot.services {
+            let old = gone.remove(service.id.as_str());
+            let moved = plan.moved.get(&identity(&service.id)).copied().unwrap_or(0);
+            let same = |old: &&Arc<Service>| Arc::ptr_eq(old, service) || up(old) == up(service);
+            if moved > 0 || !old.as_ref().is_some_and(same) {
+                changed.push((service, old.map_or(0, |old| up(old)), moved));
+            }
+        }
         if let Some(data_path) = &inputs.data_path
+            && !changed.is_empty()
             && !plan.is_empty()
         {
             self.census = data_path.census().unwrap_or_else(|e| {
@@ -293,23 +311,11 @@ impl Reconciler {
                 Census::default()
             });
         }
-        let up = |s: &Arc<crate::model::Service>| {
-            s.backends.iter().filter(|b| b.state.takes_new()).count()
-        };
-        let mut gone: HashMap<&str, &Arc<crate::model::Service>> =
-            previous.services.iter().map(|service| (service.id.as_str(), service)).collect();
-        for service in &found.snapshot.services {
-            let old = gone.remove(service.id.as_str());
-            let id = identity(&service.id);
-            let moved_slots = plan.moved.get(&id).copied().unwrap_or(0);
-            if old.is_some_and(|old| up(old) == up(service)) && moved_slots == 0 {
-                continue;
-            }
-            let (size, clients, moved) = self.clients(before, id);
+        for (service, was_up, moved_slots) in changed {
+            let (size, clients, moved) = self.clients(before, identity(&service.id));
             info!(
-                "service {}: {} -> {} backends, generation {}, {} ms from event, {moved_slots} of {size} slots moved, {moved} of {clients} clients moved",
+                "service {}: {was_up} -> {} backends, generation {}, {} ms from event, {moved_slots} of {size} slots moved, {moved} of {clients} clients moved",
                 service.name,
-                old.map_or(0, up),
                 up(service),
                 self.generation,
                 took.as_millis(),
@@ -341,20 +347,18 @@ impl Reconciler {
     }
 
     fn tell_errors(&mut self, basis: &Basis, found: &Found) {
-        let mut now = Vec::new();
+        let mut now = HashSet::new();
         for (service, in_force) in found.snapshot.services.iter().zip(&basis.services) {
             for error in service.errors.iter().chain(&in_force.errors) {
-                let told = (
-                    service.name.clone(),
-                    format!("{}={}: {}", error.label, error.value, error.message),
-                );
+                let text = format!("{}={}: {}", error.label, error.value, error.message);
+                let told = (service.name.clone(), text);
                 if !self.errors.contains(&told) {
                     warn!(service = %service.name, label = %error.label, value = %error.value, hint = %error.hint, "{}", error.message);
                 }
-                now.push(told);
+                now.insert(told);
             }
         }
-        for (service, message) in self.errors.iter().filter(|e| !now.contains(e)) {
+        for (service, message) in self.errors.difference(&now) {
             info!(service = %service, "no longer: {message}");
         }
         self.errors = now;

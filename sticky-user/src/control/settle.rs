@@ -1,6 +1,6 @@
 //! Finds the slots that no client disagrees with any more, and the records that stand for nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sticky_common::types::{BackendId, ClientKey, Record, Slot, tick};
@@ -42,28 +42,23 @@ struct Service<'a> {
     loaded: &'a LoadedService,
     /// Affinity time of its frontends.
     ttl: u32,
-    /// Slots with a client that belongs elsewhere.
-    disputed: Vec<bool>,
+    /// Unsettled slots with a client that belongs elsewhere.
+    disputed: HashSet<u32>,
 }
 
 impl<'a> Survey<'a> {
     #[must_use]
     pub fn new(loaded: &'a Loaded, now: u32) -> Self {
-        let ttl = |index| {
-            loaded
-                .frontends
-                .values()
-                .filter(|f| f.service == index)
-                .map(|f| f.ttl)
-                .max()
-                .unwrap_or(0)
-        };
+        let mut ttls: HashMap<u32, u32> = HashMap::new();
+        for frontend in loaded.frontends.values() {
+            let ttl = ttls.entry(frontend.service).or_default();
+            *ttl = frontend.ttl.max(*ttl);
+        }
         let services = loaded.services.iter().map(|(identity, service)| {
-            let disputed = vec![false; service.slots.len()];
-            (
-                service.index,
-                Service { identity: *identity, loaded: service, ttl: ttl(service.index), disputed },
-            )
+            let ttl = ttls.get(&service.index).copied().unwrap_or(0);
+            let service =
+                Service { identity: *identity, loaded: service, ttl, disputed: HashSet::new() };
+            (service.loaded.index, service)
         });
         Self { services: services.collect(), now, stale: Vec::new() }
     }
@@ -80,11 +75,9 @@ impl<'a> Survey<'a> {
             self.stale.push(*known);
             return;
         }
-        let current = service.loaded.slots.get(known.slot as usize).and_then(|s| s.index());
-        if lives.any(|id| Some(BackendId(*id).index()) != current)
-            && let Some(disputed) = service.disputed.get_mut(known.slot as usize)
-        {
-            *disputed = true;
+        let Some(slot) = service.loaded.slots.get(known.slot as usize) else { return };
+        if slot.unsettled() && lives.any(|id| Some(BackendId(*id).index()) != slot.index()) {
+            service.disputed.insert(known.slot);
         }
     }
 
@@ -107,12 +100,18 @@ impl Service<'_> {
     }
 
     fn settled(&self, now: u32) -> Option<Arc<[Slot]>> {
-        let free = |slot: &Slot, disputed: bool| slot.unsettled() && !disputed;
-        let slots = || self.loaded.slots.iter().zip(&self.disputed);
-        if tick::since(now, self.loaded.moved) < AFTER_MOVE || !slots().any(|(s, d)| free(s, *d)) {
+        let slots = &self.loaded.slots;
+        if tick::since(now, self.loaded.moved) < AFTER_MOVE {
             return None;
         }
-        Some(slots().map(|(s, d)| if free(s, *d) { s.marked_settled() } else { *s }).collect())
+        let free = |at: usize, slot: &Slot| {
+            slot.unsettled() && !u32::try_from(at).is_ok_and(|at| self.disputed.contains(&at))
+        };
+        if !slots.iter().enumerate().any(|(at, slot)| free(at, slot)) {
+            return None;
+        }
+        let settle = |(at, slot)| if free(at, slot) { slot.marked_settled() } else { *slot };
+        Some(slots.iter().enumerate().map(settle).collect())
     }
 }
 
@@ -143,8 +142,10 @@ mod tests {
             backends,
             members: Vec::new(),
             moved: 1000,
+            rules: 0,
+            wanted: None,
         };
-        Loaded { services: BTreeMap::from([(7, service)]), ..Loaded::default() }
+        Loaded { services: BTreeMap::from([(7, service.into())]), ..Loaded::default() }
     }
 
     fn known(addr: u8, slot: u32, ids: [u32; 4], seen: u32) -> Known {

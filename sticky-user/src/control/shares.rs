@@ -14,6 +14,7 @@ use crate::model::Service;
 pub(super) struct Shares(HashMap<u64, Counted>);
 
 struct Counted {
+    service: Arc<Service>,
     slots: Arc<[Slot]>,
     by_backend: Arc<HashMap<String, u32>>,
 }
@@ -30,7 +31,9 @@ impl Shares {
             let identity = identity(&service.id);
             let Some(loaded) = loaded.services.get(&identity) else { return Arc::default() };
             let counted = match before.remove(&identity) {
-                Some(same) if same.is_of(service, loaded) => same,
+                Some(same) if same.is_of(service, loaded) => {
+                    Counted { service: Arc::clone(service), ..same }
+                }
                 _ => Counted::new(service, loaded),
             };
             let by_backend = Arc::clone(&counted.by_backend);
@@ -42,7 +45,7 @@ impl Shares {
 }
 
 impl Counted {
-    fn new(service: &Service, loaded: &LoadedService) -> Self {
+    fn new(service: &Arc<Service>, loaded: &LoadedService) -> Self {
         let mut counts: Vec<u32> = Vec::new();
         for index in loaded.slots.iter().filter_map(|slot| slot.index()) {
             let at = index as usize;
@@ -57,13 +60,20 @@ impl Counted {
         };
         let backends = service.backends.iter();
         let by_backend = backends.map(|b| (b.id.clone(), count(&b.id).unwrap_or(0))).collect();
-        Self { slots: Arc::clone(&loaded.slots), by_backend: Arc::new(by_backend) }
+        Self {
+            service: Arc::clone(service),
+            slots: Arc::clone(&loaded.slots),
+            by_backend: Arc::new(by_backend),
+        }
     }
 
     /// Whether it would be counted the same.
-    fn is_of(&self, service: &Service, loaded: &LoadedService) -> bool {
+    fn is_of(&self, service: &Arc<Service>, loaded: &LoadedService) -> bool {
+        let has_all = || {
+            self.by_backend.len() == service.backends.len()
+                && service.backends.iter().all(|backend| self.by_backend.contains_key(&backend.id))
+        };
         Arc::ptr_eq(&self.slots, &loaded.slots)
-            && self.by_backend.len() == service.backends.len()
-            && service.backends.iter().all(|backend| self.by_backend.contains_key(&backend.id))
+            && (Arc::ptr_eq(&self.service, service) || has_all())
     }
 }

@@ -49,7 +49,8 @@ impl Warming {
     /// How long until some backend weighs more; `None`: all weigh what they should.
     #[must_use]
     pub fn next_step(&self, services: &[Arc<Service>], now: Instant) -> Option<Duration> {
-        let all = services.iter().flat_map(|s| s.backends.iter().map(move |b| (s, b)));
+        let slow = services.iter().filter(|service| !service.config.slow_start.is_zero());
+        let all = slow.flat_map(|s| s.backends.iter().map(move |b| (s, b)));
         all.filter_map(|(service, backend)| self.coldness(service, backend, now))
             .map(|(up_for, step)| {
                 let into = up_for.as_nanos() % step.as_nanos().max(1);

@@ -76,8 +76,10 @@ pub fn read(maps: &Maps) -> io::Result<Loaded> {
             backends,
             members: Vec::new(),
             moved: 0,
+            rules: 0,
+            wanted: None,
         };
-        loaded.services.insert(identity, service);
+        loaded.services.insert(identity, Arc::new(service));
     }
     Ok(loaded)
 }

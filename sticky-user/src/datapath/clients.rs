@@ -17,29 +17,40 @@ use tracing::debug;
 use super::load::Maps;
 use super::sys;
 use crate::clients::{Choice, ClientTable, hash_of, masked};
-use crate::control::plan::{Loaded, LoadedService};
-use crate::control::{ClientRules, Names, reconcile};
+use crate::control::plan::{DesiredService, Loaded, LoadedService};
+use crate::control::reconcile;
+use crate::model::IpPrefix;
 
 /// The maps' numbers and the snapshot's names; replaced at each commit.
 #[derive(Default)]
 pub struct Index {
-    services: HashMap<String, Service>,
+    services: HashMap<Arc<str>, Arc<Service>>,
+}
+
+/// What counts as one client, and for how long it is remembered.
+struct ClientRules {
+    prefix: IpPrefix,
+    /// Affinity time in ticks, 0: none.
+    ttl: u32,
 }
 
 struct Service {
-    index: u32,
+    /// What it was made from.
+    source: Arc<LoadedService>,
     rules: ClientRules,
-    slots: Arc<[Slot]>,
     /// By index in the maps.
     backends: HashMap<u32, (Backend, String)>,
 }
 
 impl Index {
-    pub fn new(loaded: &Loaded, names: &Names) -> Self {
-        let services = loaded.services.iter().filter_map(|(identity, service)| {
-            let id = names.services.get(identity)?;
-            let rules = names.clients.get(identity)?;
-            Some((id.clone(), Service::new(service, *rules, names)))
+    /// The index of what is loaded now. Services that are loaded as they were are those of this one.
+    pub fn after(&self, loaded: &Loaded) -> Self {
+        let services = loaded.services.values().filter_map(|service| {
+            let wanted = service.wanted.as_ref()?;
+            let same = self.services.get(&wanted.id);
+            let same = same.filter(|known| Arc::ptr_eq(&known.source, service)).cloned();
+            let known = same.unwrap_or_else(|| Arc::new(Service::new(service, wanted)));
+            Some((Arc::clone(&wanted.id), known))
         });
         Self { services: services.collect() }
     }
@@ -53,26 +64,26 @@ impl Index {
 
     /// Index in the maps and id of every service.
     pub fn services(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.services.iter().map(|(id, s)| (s.index, id.as_str()))
+        self.services.iter().map(|(id, s)| (s.source.index, &**id))
     }
 }
 
 impl Service {
-    fn new(loaded: &LoadedService, rules: ClientRules, names: &Names) -> Self {
-        let backends = loaded.backends.iter().filter_map(|(identity, backend)| {
-            Some((BackendId(backend.id).index(), (*backend, names.backends.get(identity)?.clone())))
+    fn new(loaded: &Arc<LoadedService>, wanted: &DesiredService) -> Self {
+        let backends = wanted.backends.iter().filter_map(|backend| {
+            let value = loaded.backends.get(&backend.identity)?;
+            Some((BackendId(value.id).index(), (*value, backend.id.clone())))
         });
         Self {
-            index: loaded.index,
-            rules,
-            slots: Arc::clone(&loaded.slots),
+            source: Arc::clone(loaded),
+            rules: ClientRules { prefix: wanted.prefix, ttl: wanted.ttl },
             backends: backends.collect(),
         }
     }
 
     fn slot(&self, hash: u64) -> Slot {
-        let at = hash::slot(hash, self.slots.len() as u32);
-        self.slots.get(at as usize).copied().unwrap_or(Slot::EMPTY)
+        let at = hash::slot(hash, self.source.slots.len() as u32);
+        self.source.slots.get(at as usize).copied().unwrap_or(Slot::EMPTY)
     }
 
     fn named(&self, backend: &Backend, reason: Outcome) -> Option<Choice> {
@@ -126,7 +137,7 @@ impl Clients {
     /// The client that an address stands for, with the hash of it.
     fn client(&self, service: &Service, client: IpAddr) -> (ClientKey, u64) {
         let addr = masked(client, service.rules.prefix);
-        (ClientKey { service: service.index, addr }, hash_of(self.key, &addr))
+        (ClientKey { service: service.source.index, addr }, hash_of(self.key, &addr))
     }
 
     fn record(&self, key: &ClientKey) -> Option<Record> {
@@ -149,7 +160,7 @@ impl Clients {
 
     /// The slot as the kernel has it.
     fn loaded_slot(&self, service: &Service, hash: u64) -> Option<Slot> {
-        let table = MapData::from_id(self.maps.tables.get(&service.index).ok()??).ok()?;
+        let table = MapData::from_id(self.maps.tables.get(&service.source.index).ok()??).ok()?;
         let slots: Vec<Slot> =
             sys::read_single(table.fd().as_fd(), self.maps.table_size as usize).ok()?;
         slots.get(hash::slot(hash, self.maps.table_size) as usize).copied()
@@ -164,9 +175,9 @@ impl ClientTable for Clients {
         let record = self.record(&key);
         let now = reconcile::now();
         let clock = Clock { now, ttl: service.rules.ttl };
-        let decision = decide::first(service.slot(hash), record.as_ref(), clock, service);
+        let decision = decide::first(service.slot(hash), record.as_ref(), clock, &**service);
         let backend = decision.backend?;
-        let next = decide::remember(record.as_ref(), backend, now, service);
+        let next = decide::remember(record.as_ref(), backend, now, &**service);
         if record != Some(next) {
             self.write(&key, &next);
         }

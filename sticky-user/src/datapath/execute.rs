@@ -25,7 +25,7 @@ use super::whereabouts::Whereabouts;
 use crate::clients::hash_of;
 use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
 use crate::control::settle::Known;
-use crate::control::{Census, DataPath, Error, Names, Reach};
+use crate::control::{Census, DataPath, Error, Reach};
 
 /// Writes the maps; there is one.
 pub struct Executor {
@@ -164,9 +164,9 @@ impl DataPath for Executor {
         Ok(self.whereabouts.known())
     }
 
-    fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error> {
+    fn apply(&mut self, plan: &Plan, after: &Loaded) -> Result<(), Error> {
         self.write(plan).map_err(|e| failed("write the maps", &e))?;
-        self.index.store(Arc::new(Index::new(after, names)));
+        self.index.store(Arc::new(self.index.load().after(after)));
         self.hooks.committed(self.whereabouts.devices(), &self.links);
         Ok(())
     }

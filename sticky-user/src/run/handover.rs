@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::control::plan::{Loaded, Plan};
 use crate::control::settle::Known;
-use crate::control::{Census, DataPath, Error, Names, Reach};
+use crate::control::{Census, DataPath, Error, Reach};
 use crate::failure::Failure;
 use crate::socket::client::{Client, ClientError};
 use crate::socket::{Claim, ClaimError};
@@ -108,9 +108,9 @@ impl<D: DataPath> DataPath for Holdable<D> {
         self.inner.reach(addrs)
     }
 
-    fn apply(&mut self, plan: &Plan, after: &Loaded, names: &Names) -> Result<(), Error> {
+    fn apply(&mut self, plan: &Plan, after: &Loaded) -> Result<(), Error> {
         let _free = self.hold.free()?;
-        self.inner.apply(plan, after, names)
+        self.inner.apply(plan, after)
     }
 
     fn census(&self) -> Result<Census, Error> {

@@ -14,6 +14,7 @@ use super::handover;
 use super::parts::Parts;
 use crate::failure::Failure;
 use crate::socket::Handover;
+use crate::state::Saver;
 
 /// How long a successor waits for something in force before it leaves the work to the one before.
 const SUCCESSION: Duration = Duration::from_secs(15);
@@ -179,6 +180,6 @@ pub(super) fn settle(parts: &Parts, succeeded: bool) {
     // A successor saves what it knows better.
     if let Some(in_force) = in_force.filter(|_| !succeeded) {
         let read_at = parts.views.found.borrow().status.last_update;
-        parts.state.save(&in_force.snapshot, read_at);
+        Saver::new(parts.state.clone()).save(&in_force.snapshot, read_at);
     }
 }

@@ -39,7 +39,7 @@ use crate::proxy::{self, Proxy};
 use crate::relay::Relay;
 use crate::socket::client::Client;
 use crate::socket::{self, Claim, Handover};
-use crate::state::{Saved, StateDir};
+use crate::state::{Saved, Saver, StateDir};
 use crate::views::Views;
 use crate::{docker, file_provider, swarm};
 
@@ -129,7 +129,11 @@ impl Parts {
             metrics: Arc::clone(&metrics),
             ready: Arc::clone(&ready),
         }));
-        handle.spawn(publish::save(state.clone(), in_force.clone(), views.found.clone()));
+        handle.spawn(publish::save(
+            Saver::new(state.clone()),
+            in_force.clone(),
+            views.found.clone(),
+        ));
 
         let hold = Hold::default();
         let (paused, gate_paused) = watch::channel(false);

@@ -12,7 +12,7 @@ use crate::control::InForce;
 use crate::metrics::Metrics;
 use crate::provider::Found;
 use crate::proxy::Proxy;
-use crate::state::StateDir;
+use crate::state::Saver;
 
 /// Time between two writes of the snapshot: each waits for the disk.
 const SAVE_PAUSE: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ pub(super) async fn follow(mut to: To) {
 /// Keeps what is in force for a start while the provider is away, and when it was read: that is told once more when the
 /// provider is lost.
 pub(super) async fn save(
-    state: StateDir,
+    mut saver: Saver,
     mut in_force: watch::Receiver<Option<Arc<InForce>>>,
     mut found: watch::Receiver<Arc<Found>>,
 ) {
@@ -65,10 +65,13 @@ pub(super) async fn save(
         }
         let Some(now) = in_force.borrow_and_update().clone() else { continue };
         let read_at = found.borrow_and_update().status.last_update;
-        let state = state.clone();
-        let saved = tokio::task::spawn_blocking(move || state.save(&now.snapshot, read_at));
-        if saved.await.is_err() {
-            return;
+        let saved = tokio::task::spawn_blocking(move || {
+            saver.save(&now.snapshot, read_at);
+            saver
+        });
+        match saved.await {
+            Ok(back) => saver = back,
+            Err(_) => return,
         }
         tokio::time::sleep(SAVE_PAUSE).await;
     }

@@ -10,8 +10,8 @@ use nix::sched::{CpuSet, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 use pnet_datalink::{Channel, ChannelType, Config};
 use socket2::{Domain, Socket, Type};
+use sticky::control::DataPath as _;
 use sticky::control::plan::{Loaded, Plan};
-use sticky::control::{DataPath as _, Names};
 use sticky::datapath::XdpMode;
 use sticky_common::maps as names;
 use sticky_common::outcome::Outcome;
@@ -125,7 +125,7 @@ impl World {
         }
         let mut rig = Rig::start(&node, &["eth0"], XdpMode::Native).unwrap();
         let all: Vec<_> = [BACKENDS[0], NARROW].map(|i| Family::V4.backend(i)).to_vec();
-        node.enter(|| rig.path.executor.reach(&all)).unwrap().unwrap();
+        rig.reach(&node, &all).unwrap();
         let index = |dev: &str| nix::net::if_::if_nametoindex(dev).unwrap();
         let tap = |dev: &str, proto: u16| open(dev, Some(proto));
         let taps = [("eth0", 0x0800), ("eth0", 0x86dd), ("eth2", 0x0800), ("eth2", 0x86dd)];
@@ -171,7 +171,7 @@ impl World {
                 .collect(),
             ..Plan::default()
         };
-        self.rig.path.executor.apply(&plan, &Loaded::default(), &Names::default()).unwrap();
+        self.rig.path.executor.apply(&plan, &Loaded::default()).unwrap();
         self.loaded = maps.clone();
     }
 

@@ -6,6 +6,7 @@ const UP: u32 = Backend::ALIVE | Backend::KEEPS;
 fn want(service: u64, backends: &[(u64, u32)], port: u16) -> DesiredService {
     DesiredService {
         identity: service,
+        id: service.to_string().into(),
         ttl: 10,
         prefix: IpPrefix { v4: 32, v6: 64 },
         interval: 0,
@@ -14,6 +15,7 @@ fn want(service: u64, backends: &[(u64, u32)], port: u16) -> DesiredService {
             .iter()
             .map(|(id, weight)| DesiredBackend {
                 identity: *id,
+                id: id.to_string(),
                 member: id.wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 v4: [*id as u8; 4],
                 v6: [0; 4],
@@ -40,7 +42,8 @@ fn build(now: u32) -> Build {
 }
 
 fn step(loaded: &Loaded, services: Vec<DesiredService>, now: u32) -> (Plan, Loaded) {
-    diff(loaded, &Desired { services }, build(now)).unwrap()
+    let wanted: Vec<_> = services.into_iter().map(Arc::new).collect();
+    diff(loaded, &wanted, build(now)).unwrap()
 }
 
 /// The maps, as the plan's steps leave them, with a check after each that nothing points at what is not there.
@@ -144,8 +147,8 @@ fn an_index_is_used_again_later_with_another_generation() {
 #[test]
 fn another_hash_key_asks_every_record() {
     let (_, one) = step(&Loaded::default(), vec![want(1, &[(10, 1), (11, 1)], 80)], 5);
-    let desired = Desired { services: vec![want(1, &[(10, 1), (11, 1)], 80)] };
-    let (plan, _) = diff(&one, &desired, Build { rekeyed: true, ..build(6) }).unwrap();
+    let wanted = [Arc::new(want(1, &[(10, 1), (11, 1)], 80))];
+    let (plan, _) = diff(&one, &wanted, Build { rekeyed: true, ..build(6) }).unwrap();
     assert!(plan.tables[0].1.iter().all(|s| s.unsettled()));
 }
 
