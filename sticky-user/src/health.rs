@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 use tracing::debug;
 
 use crate::model::{Backend, DrainMode, Service, Snapshot, State};
@@ -29,6 +29,8 @@ use plan::Plan;
 const AT_ONCE: usize = 256;
 /// Backends often change together: what comes within this time is handed on as one change.
 const COALESCE: Duration = Duration::from_millis(5);
+/// A new backend that answers within this time is up in the change that tells of it.
+const FIRST_ANSWER: Duration = Duration::from_millis(20);
 
 /// Service and backend id.
 type Key = (String, String);
@@ -92,8 +94,12 @@ impl Monitor {
         let initial = Found::clone(&found.borrow_and_update());
         let (effective, receiver) = watch::channel(Arc::new(Found { snapshot: saved, ..initial }));
         let (sender, reports) = mpsc::channel(1024);
-        let checkers =
-            Checkers { last: 0, reports: sender, limit: Arc::new(Semaphore::new(AT_ONCE)) };
+        let checkers = Checkers {
+            last: 0,
+            unknown: 0,
+            reports: sender,
+            limit: Arc::new(Semaphore::new(AT_ONCE)),
+        };
         let monitor = Self { found, effective, services: HashMap::new(), checkers, reports };
         (monitor, receiver)
     }
@@ -110,7 +116,8 @@ impl Monitor {
                         return;
                     }
                     latest = Arc::clone(&self.found.borrow_and_update());
-                    self.follow(&latest.snapshot, &Known::default());
+                    let new = self.follow(&latest.snapshot, &Known::default());
+                    self.first_answers(new).await;
                     self.hand_on(&latest, latest.event_at);
                 }
                 Some(report) = self.reports.recv() => {
@@ -128,8 +135,9 @@ impl Monitor {
         }
     }
 
-    /// Starts checks of new backends and ends those of old ones.
-    fn follow(&mut self, snapshot: &Snapshot, known: &Known) {
+    /// Starts checks of new backends and ends those of old ones. Returns how many nothing is known of.
+    fn follow(&mut self, snapshot: &Snapshot, known: &Known) -> usize {
+        let unknown = self.checkers.unknown;
         let mut before = std::mem::take(&mut self.services);
         for service in &snapshot.services {
             let watched = match before.remove(&service.id) {
@@ -139,6 +147,16 @@ impl Monitor {
             self.services.insert(service.id.clone(), watched);
         }
         before.into_values().for_each(|gone| gone.journal.end());
+        self.checkers.unknown - unknown
+    }
+
+    /// Takes in reports while some of so many `new` backends may be about to answer for the first time.
+    async fn first_answers(&mut self, new: usize) {
+        let end = tokio::time::Instant::now() + FIRST_ANSWER;
+        for _ in 0..new {
+            let Ok(Some(report)) = timeout_at(end, self.reports.recv()).await else { return };
+            self.take(report);
+        }
     }
 
     /// Whether a report changes anything.
@@ -209,6 +227,7 @@ impl Watched {
                 Some(entry) => checkers.start(key, plan, ask_v6, entry.verdict.clone()),
                 None => {
                     let verdict = known.verdicts.get(&key).cloned();
+                    checkers.unknown += usize::from(verdict.is_none());
                     let verdict = verdict.unwrap_or_else(Verdict::starting);
                     checkers.start(key, plan, ask_v6, verdict)
                 }
@@ -242,6 +261,8 @@ impl Watched {
 /// Starts the checks, each with a number of its own.
 struct Checkers {
     last: u64,
+    /// How many were started for backends that nothing was known of.
+    unknown: usize,
     reports: mpsc::Sender<Report>,
     limit: Arc<Semaphore>,
 }

@@ -1,20 +1,20 @@
 //! What to change in the maps: `diff` compares what is loaded with what is wanted. Pure, so that it is tested without a
 //! kernel; the executor only carries the plan out, in its order.
 
+mod indices;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use sticky_common::maglev::{self, Cursor, Member};
-use sticky_common::maps::{MAX_BACKENDS, MAX_SERVICES};
 use sticky_common::types::{
-    Addr, Backend, BackendId, Frontend, FrontendKeyV4, FrontendKeyV6, Slot, addr, tick,
+    Addr, Backend, BackendId, Frontend, FrontendKeyV4, FrontendKeyV6, Slot, addr,
 };
 
 use crate::model::{self, IpPrefix};
+use indices::Indices;
 
-/// Ticks until an index can be used again: packets that read the old table must be gone.
-const COOLING: u32 = tick::from_secs(2);
 /// Ticks that packets are dropped for a service without a backend, before they are refused: less than five seconds.
 const GAP: u32 = 4;
 
@@ -375,60 +375,6 @@ fn table(
         }
     }
     (slots.into(), built_from, moved)
-}
-
-/// Free indices of the maps.
-struct Indices {
-    services: HashSet<u32>,
-    /// By index.
-    backends: Vec<bool>,
-    cooling: HashSet<u32>,
-    next_service: u32,
-    next_backend: u32,
-}
-
-impl Indices {
-    fn of(loaded: &Loaded, now: u32) -> Self {
-        let mut backends = vec![false; MAX_BACKENDS as usize];
-        for backend in loaded.services.values().flat_map(|s| s.backends.values()) {
-            if let Some(used) = backends.get_mut(BackendId(backend.id).index() as usize) {
-                *used = true;
-            }
-        }
-        Self {
-            services: loaded.services.values().map(|s| s.index).collect(),
-            backends,
-            cooling: loaded
-                .retired
-                .iter()
-                .filter(|(_, (_, end))| tick::since(now, *end) < COOLING)
-                .map(|(index, _)| *index)
-                .collect(),
-            next_service: 0,
-            next_backend: 0,
-        }
-    }
-
-    fn service(&mut self) -> Result<u32, Full> {
-        let limit = MAX_SERVICES - 1;
-        let index = (self.next_service..limit)
-            .find(|i| !self.services.contains(i))
-            .ok_or(Full { what: "services", limit })?;
-        self.next_service = index + 1;
-        Ok(index)
-    }
-
-    fn backend(&mut self, retired: &mut BTreeMap<u32, (u32, u32)>) -> Result<BackendId, Full> {
-        let used = |i: u32| self.backends.get(i as usize).is_none_or(|used| *used);
-        let free = |i: &u32| !used(*i) && !self.cooling.contains(i);
-        let index = (self.next_backend..MAX_BACKENDS)
-            .find(free)
-            .ok_or(Full { what: "backends", limit: MAX_BACKENDS })?;
-        self.next_backend = index + 1;
-        let generation =
-            retired.remove(&index).map_or(1, |(last, _)| last % BackendId::MAX_GENERATION + 1);
-        Ok(BackendId::new(index, generation))
-    }
 }
 
 #[cfg(test)]

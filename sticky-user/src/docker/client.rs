@@ -114,9 +114,19 @@ impl Docker {
         path: &str,
         query: &[(&str, String)],
     ) -> Result<T, Error> {
+        let (call, answer) = self.ask(path, query).await?;
+        decode(&call, &answer)
+    }
+
+    /// Asks for `path`: the name of the call, and the answer as it came.
+    pub(crate) async fn ask(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<(String, Bytes), Error> {
         let call = format!("GET {path}");
         let answer = self.call(&call, Method::GET, path, query, Bytes::new()).await?;
-        decode(&call, &answer)
+        Ok((call, answer))
     }
 
     /// Changes something; the answer is as it came.
@@ -197,7 +207,7 @@ pub(crate) fn segment(name: &str) -> String {
     utf8_percent_encode(name, NON_ALPHANUMERIC).to_string()
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(call: &str, answer: &[u8]) -> Result<T, Error> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(call: &str, answer: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(answer).map_err(|error| Error::NoAnswer {
         call: call.to_owned(),
         reason: format!("is answered with something else: {error}"),

@@ -8,8 +8,10 @@ const COALESCE: Duration = Duration::from_millis(15);
 const APART: Duration = Duration::from_millis(50);
 /// The whole cluster is listed at least this often.
 const WHOLE: Duration = Duration::from_secs(60);
-/// How often a cluster is looked at where nothing changes.
+/// How often a cluster is looked at where nothing changes; a large one less often, in proportion to what a look costs both
+/// sides, but as often as it is listed.
 const QUIET: Duration = Duration::from_secs(12);
+const QUIET_PER_TASK: Duration = Duration::from_millis(6);
 
 /// What is to be looked at, and since when.
 #[derive(Debug)]
@@ -18,6 +20,7 @@ pub(crate) struct Pace {
     last_whole: Instant,
     /// The last event, or change that a look found.
     last_change: Instant,
+    quiet: Duration,
     /// The first event that no look has answered yet.
     pub(crate) event_at: Option<Instant>,
 }
@@ -25,12 +28,18 @@ pub(crate) struct Pace {
 impl Pace {
     /// Just after a first look at everything.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { last_look: now, last_whole: now, last_change: now, event_at: None }
+        Self { last_look: now, last_whole: now, last_change: now, quiet: QUIET, event_at: None }
     }
 
     pub(crate) fn event(&mut self, now: Instant) {
         self.event_at.get_or_insert(now);
         self.last_change = now;
+    }
+
+    /// The cluster has so many tasks.
+    pub(crate) fn sized(&mut self, tasks: usize) {
+        let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
+        self.quiet = QUIET_PER_TASK.saturating_mul(tasks).clamp(QUIET, WHOLE);
     }
 
     pub(crate) fn looked(&mut self, now: Instant, whole: bool, changed: bool) {
@@ -55,7 +64,7 @@ impl Pace {
             // The tasks of a change come some time after its event.
             0..1_000 => Duration::from_millis(100),
             1_000..3_000 => Duration::from_millis(250),
-            _ if !unsettled => QUIET,
+            _ if !unsettled => self.quiet,
             3_000..30_000 => Duration::from_millis(250),
             30_000..120_000 => Duration::from_secs(1),
             _ => Duration::from_secs(5),
@@ -94,5 +103,17 @@ mod tests {
         pace.looked(at(50_000), false, false);
         assert_eq!(pace.next_look(true), at(51_000));
         assert!(!pace.whole(at(59_999)) && pace.whole(at(60_000)));
+    }
+
+    #[test]
+    fn a_large_quiet_cluster_is_looked_at_less_often() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        let seconds = |pace: &Pace| pace.next_look(false).duration_since(start).as_secs();
+        pace.last_look += Duration::from_secs(3);
+        for (tasks, quiet) in [(0, 12), (2_000, 12), (5_000, 30), (10_000, 60), (1_000_000, 60)] {
+            pace.sized(tasks);
+            assert_eq!(seconds(&pace), 3 + quiet);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Which services a request is for: host, then the longest context root.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sticky_common::hash::HashKey;
 
@@ -20,8 +20,8 @@ pub(super) struct Routes {
     /// Redirect targets by host.
     redirects: HashMap<String, String>,
     pub services: Vec<Arc<Service>>,
-    /// Pools that may keep connections.
-    pub pools: HashSet<u64>,
+    /// Those that were asked for.
+    pools: OnceLock<HashSet<u64>>,
 }
 
 #[derive(Default)]
@@ -79,11 +79,14 @@ impl Routes {
                 Some(same) => Arc::clone(same),
                 None => Arc::new(Service::build(found, key, registry, now_ms)),
             };
-            routes.pools.extend(service.backends.iter().map(|backend| backend.pool));
             let root = config.context_root.as_deref().unwrap_or_default();
-            let hosts: HashSet<_> = config.hosts.iter().map(Some).collect();
-            for host in hosts.into_iter().chain(config.default_backend.then_some(None)) {
-                shared.entry((host, root)).or_default().push(service.clone());
+            let hosts = config.hosts.iter().map(Some);
+            for host in hosts.chain(config.default_backend.then_some(None)) {
+                let services = shared.entry((host, root)).or_default();
+                // One that is named twice is there once.
+                if !services.last().is_some_and(|last| Arc::ptr_eq(last, &service)) {
+                    services.push(Arc::clone(&service));
+                }
             }
             routes.services.push(service);
         }
@@ -98,6 +101,12 @@ impl Routes {
             host.routes.sort_by_key(|route| std::cmp::Reverse(route.root.len()));
         }
         routes
+    }
+
+    /// Pools that may keep connections.
+    pub(super) fn pools(&self) -> &HashSet<u64> {
+        let all = || self.services.iter().flat_map(|service| &service.backends);
+        self.pools.get_or_init(|| all().map(|backend| backend.pool).collect())
     }
 
     fn host(&mut self, pattern: Option<&HostPattern>) -> &mut Host {

@@ -8,8 +8,8 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 
 use super::decode;
-use super::view::{LocalAddress, NetworkView, NodeView, ServiceView, TaskView};
-use crate::docker::client::{Docker, Error, filters};
+use super::view::{Addresses, NetworkView, NodeView, ServiceView, TaskView};
+use crate::docker::client::{self, Docker, Error, filters};
 use crate::docker::engine::{self, Events};
 
 /// The network that joins all containers of overlays to their host.
@@ -94,14 +94,17 @@ impl Api {
         Ok(networks.into_iter().filter_map(decode::network).collect())
     }
 
-    /// The addresses on `docker_gwbridge`, by container. There is no such network before the first overlay.
-    pub(super) async fn gwbridge(&self) -> Result<HashMap<String, Vec<LocalAddress>>> {
-        let network = known(self.docker.get(&format!("/networks/{GWBRIDGE}"), &[]).await)?;
-        Ok(network.map(decode::bridge).unwrap_or_default())
+    /// The addresses on `docker_gwbridge`, by container, of all but the known ones. There is no such network before the
+    /// first overlay.
+    pub(super) async fn gwbridge(&self, known_ones: &Addresses) -> Result<Addresses> {
+        match known(self.docker.ask(&format!("/networks/{GWBRIDGE}"), &[]).await)? {
+            Some((call, answer)) => Ok(decode::bridge(client::decode(&call, &answer)?, known_ones)),
+            None => Ok(Addresses::new()),
+        }
     }
 
     /// The addresses of the tasks of this node on its other networks, by container; overlays' among them.
-    pub(super) async fn containers(&self) -> Result<HashMap<String, Vec<LocalAddress>>> {
+    pub(super) async fn containers(&self) -> Result<Addresses> {
         let listed = self.task_containers(&[]).await?;
         Ok(listed.into_iter().filter_map(decode::container).collect())
     }

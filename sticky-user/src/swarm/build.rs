@@ -266,9 +266,33 @@ fn local_address<'a>(
     wanted.or(addresses.first())
 }
 
-/// The services that will soon look different: the ones to ask about again and again.
-pub(super) fn unsettled(cluster: &Cluster, instance: &Instance) -> HashSet<String> {
-    let ours = cluster.services.values().filter(|service| is_ours(service, instance));
+/// Keeps the services that will soon look different: the ones to ask about again and again.
+pub(super) fn follow_unsettled(
+    unsettled: &mut HashSet<String>,
+    cluster: &Cluster,
+    changed: &Changed,
+    instance: &Instance,
+) {
+    let is = |id: &String| {
+        cluster
+            .services
+            .get(id)
+            .is_some_and(|service| is_ours(service, instance) && is_unsettled(service, cluster))
+    };
+    if changed.all {
+        *unsettled = cluster.services.keys().filter(|id| is(id)).cloned().collect();
+        return;
+    }
+    for id in &changed.services {
+        if is(id) {
+            unsettled.insert(id.clone());
+        } else {
+            unsettled.remove(id);
+        }
+    }
+}
+
+fn is_unsettled(service: &ServiceView, cluster: &Cluster) -> bool {
     let moving = |task: &TaskView| match task.phase {
         Phase::Before => task.wanted,
         Phase::Running => {
@@ -280,12 +304,8 @@ pub(super) fn unsettled(cluster: &Cluster, instance: &Instance) -> HashSet<Strin
         }
         Phase::After => false,
     };
-    ours.filter(|service| {
-        service.updating.is_some()
-            || cluster.tasks.get(&service.id).is_some_and(|tasks| tasks.iter().any(moving))
-    })
-    .map(|service| service.id.clone())
-    .collect()
+    service.updating.is_some()
+        || cluster.tasks.get(&service.id).is_some_and(|tasks| tasks.iter().any(moving))
 }
 
 pub(super) fn mistake(label: &str, message: &str, hint: &str) -> LabelError {

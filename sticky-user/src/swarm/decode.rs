@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::api::GWBRIDGE;
-use super::view::{LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView};
+use super::view::{
+    Addresses, LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView,
+};
 use crate::docker::containers::both;
 use crate::model::Proto;
 
@@ -165,7 +168,14 @@ pub(super) struct Network {
     name: Option<String>,
     driver: Option<String>,
     ingress: Option<bool>,
-    containers: Option<HashMap<String, BridgeEnd>>,
+}
+
+/// The ends of a network, whose text is read where they are not known yet.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Bridge<'a> {
+    #[serde(borrow)]
+    containers: Option<HashMap<&'a str, &'a RawValue>>,
 }
 
 #[derive(Deserialize)]
@@ -303,14 +313,15 @@ pub(super) fn network(network: Network) -> Option<(String, NetworkView)> {
     Some((network.id?, view))
 }
 
-/// The containers on a bridge, by id. The sandbox of Docker's routing mesh is no container.
-pub(super) fn bridge(network: Network) -> HashMap<String, Vec<LocalAddress>> {
-    let containers =
-        network.containers.into_iter().flatten().filter(|(id, _)| id != "ingress-sbox");
-    containers
-        .filter_map(|(id, endpoint)| {
-            let (addr, v6) = both([endpoint.v4, endpoint.v6])?;
-            Some((id, vec![LocalAddress { network: GWBRIDGE.to_owned(), addr, v6 }]))
+/// The containers on the gateway bridge, by id, but for those that are known. The sandbox of Docker's routing mesh is no
+/// container.
+pub(super) fn bridge(bridge: Bridge<'_>, known: &Addresses) -> Addresses {
+    let ends = bridge.containers.into_iter().flatten();
+    ends.filter(|(id, _)| *id != "ingress-sbox" && !known.contains_key(*id))
+        .filter_map(|(id, text)| {
+            let end: BridgeEnd = serde_json::from_str(text.get()).ok()?;
+            let (addr, v6) = both([end.v4, end.v6])?;
+            Some((id.to_owned(), vec![LocalAddress { network: GWBRIDGE.to_owned(), addr, v6 }]))
         })
         .collect()
 }

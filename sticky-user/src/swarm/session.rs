@@ -10,7 +10,7 @@ use tokio::time::{Instant as Clock, sleep_until};
 use tracing::debug;
 
 use super::api::Api;
-use super::view::{Cluster, TaskView};
+use super::view::{Addresses, Changed, Cluster, TaskView};
 use super::{Provider, build};
 use crate::docker::engine;
 use crate::docker::pace::Pace;
@@ -44,15 +44,18 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     let mut pace = Pace::new(Instant::now());
     // The answer to the lists may have been quicker than that to the events: everything is looked at once more.
     let mut asked = Asked { whole: true, ..Asked::default() };
-    let mut unsettled = build::unsettled(&cluster, &provider.instance);
+    let mut unsettled = HashSet::new();
+    let all = Changed { all: true, ..Changed::default() };
+    build::follow_unsettled(&mut unsettled, &cluster, &all, &provider.instance);
     loop {
         tokio::select! {
             event = events.next() => {
                 let event = event.context("the stream of events ended")?.context("GET /events")?;
                 note(event, &mut cluster, &mut asked, &mut pace);
                 if std::mem::take(&mut asked.rebuild) {
+                    let other = cluster.changed.clone();
                     publish(provider, &mut cluster, pace.event_at.unwrap_or_else(Instant::now));
-                    unsettled = build::unsettled(&cluster, &provider.instance);
+                    build::follow_unsettled(&mut unsettled, &cluster, &other, &provider.instance);
                 }
             }
             () = sleep_until(Clock::from_std(pace.next_look(!unsettled.is_empty()))) => {
@@ -65,12 +68,13 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
                     look_at(&api, provider, &mut cluster, &asked, &unsettled).await?;
                 }
                 asked.named.retain(|_, named_at| began.duration_since(*named_at) < NAMED);
-                let other = cluster.changed.any();
+                let other = cluster.changed.clone();
                 let changed = publish(provider, &mut cluster, event_at);
-                if other {
-                    unsettled = build::unsettled(&cluster, &provider.instance);
+                if other.any() {
+                    build::follow_unsettled(&mut unsettled, &cluster, &other, &provider.instance);
                 }
                 debug!(whole, changed, took = ?began.elapsed(), "looked at the cluster");
+                pace.sized(cluster.tasks.values().map(Vec::len).sum());
                 pace.looked(began, whole, changed);
             }
         }
@@ -87,11 +91,13 @@ async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> R
     cluster.changed.all |= cluster.containers.unhealthy != unhealthy;
     cluster.containers.unhealthy = unhealthy;
     let ours = ours(cluster, provider);
-    let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge())?;
+    // What is known is looked at again, now and then.
+    let nobody = Addresses::new();
+    let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge(&nobody))?;
     cluster.replace_tasks(None, tasks);
     cluster.forget_containers();
     cluster.add_addresses(gwbridge);
-    other_addresses(api, cluster).await
+    other_addresses(api, cluster, None).await
 }
 
 /// Asks about the services that events named or that are changing.
@@ -104,11 +110,14 @@ async fn look_at(
 ) -> Result<()> {
     let named = asked.named.keys().filter(|id| !unsettled.contains(*id));
     let named: Vec<String> = unsettled.iter().chain(named).cloned().collect();
-    let incomplete = if named.is_empty() {
+    let asked = if named.is_empty() {
         // A quiet cluster: the tasks alone tell of what no event announces, such as a node that is lost.
         let tasks = tasks(api, cluster, &ours(cluster, provider)).await?;
         cluster.replace_tasks(None, tasks);
-        cluster.changed.any() && cluster.without_address(None)
+        if !cluster.changed.any() {
+            return Ok(());
+        }
+        None
     } else {
         cluster.replace_services(Some(&named), api.services(Some(&named)).await?);
         let ours = |id: &&String| {
@@ -118,11 +127,12 @@ async fn look_at(
         let ids: Vec<String> = named.iter().filter(ours).cloned().collect();
         let tasks = tasks(api, cluster, &ids).await?;
         cluster.replace_tasks(Some(&ids), tasks);
-        cluster.without_address(Some(&ids))
+        Some(ids)
     };
-    if incomplete {
-        cluster.add_addresses(api.gwbridge().await?);
-        other_addresses(api, cluster).await?;
+    let asked = asked.as_deref();
+    if cluster.without_address(asked) {
+        cluster.add_addresses(api.gwbridge(&cluster.addresses).await?);
+        other_addresses(api, cluster, asked).await?;
     }
     Ok(())
 }
@@ -138,9 +148,13 @@ async fn tasks(api: &Api, cluster: &Cluster, ids: &[String]) -> Result<Vec<TaskV
     Ok(api.tasks(None).await?.unwrap_or_default())
 }
 
-/// The addresses of tasks that are on no overlay.
-async fn other_addresses(api: &Api, cluster: &mut Cluster) -> Result<()> {
-    if !cluster.without_address(None) {
+/// The addresses of tasks that are on no overlay, if one of these services, or of all, needs them.
+async fn other_addresses(
+    api: &Api,
+    cluster: &mut Cluster,
+    services: Option<&[String]>,
+) -> Result<()> {
+    if !cluster.without_address(services) {
         return Ok(());
     }
     let overlays: HashSet<&str> = cluster

@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::model::Proto;
 
+/// Where this host reaches containers, by their ids.
+pub(super) type Addresses = HashMap<String, Vec<LocalAddress>>;
+
 /// What was last seen of the cluster: each refresh replaces the part that it asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Cluster {
@@ -18,7 +21,7 @@ pub(super) struct Cluster {
     pub(super) networks: HashMap<String, NetworkView>,
     /// The containers of this node. An address never changes while its container lives, so it is kept after Docker has
     /// taken it off its list, which it does before the container has ended.
-    pub(super) addresses: HashMap<String, Vec<LocalAddress>>,
+    pub(super) addresses: Addresses,
     pub(super) containers: ContainerEvents,
     pub(super) changed: Changed,
 }
@@ -174,13 +177,16 @@ impl Cluster {
     }
 
     /// Takes addresses of containers besides those that are known.
-    pub(super) fn add_addresses(&mut self, found: HashMap<String, Vec<LocalAddress>>) {
+    pub(super) fn add_addresses(&mut self, found: Addresses) {
         let mut other = HashSet::new();
         for (container, addresses) in found {
             if self.addresses.get(&container) != Some(&addresses) {
                 other.insert(container.clone());
                 self.addresses.insert(container, addresses);
             }
+        }
+        if other.is_empty() {
+            return;
         }
         let has = |task: &TaskView| task.container.as_ref().is_some_and(|id| other.contains(id));
         let moved = self.tasks.iter().filter(|(_, tasks)| tasks.iter().any(has));

@@ -180,3 +180,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_frontend_changes_hands_and_leaves_nothing() {
+    let one = |port| want(1, &[(10, 1)], port);
+    let two = |port| want(2, &[(20, 1)], port);
+    let (_, first) = step(&Loaded::default(), vec![one(80)], 5);
+    let (plan, both) = step(&first, vec![one(81), two(80)], 6);
+    assert!(plan.gone_frontends.is_empty(), "the other service has it now");
+    assert_eq!(plan.frontends.len(), 2);
+    let (plan, last) = step(&both, vec![two(80)], 7);
+    let (key, frontend) = last.frontends.iter().next().unwrap();
+    assert_eq!((last.frontends.len(), frontend.service), (1, last.services[&2].index));
+    assert!(plan.frontends.is_empty() && !plan.gone_frontends.contains(key));
+    assert_eq!((plan.gone_frontends.len(), plan.gone_tables.len(), plan.retired.len()), (1, 1, 1));
+}
+
+#[test]
+fn rules_go_with_their_service_and_what_was_adopted_without_one_goes() {
+    let rule = Rule { addr: [0; 4], prefix: 0, admits: false };
+    let guarded = || DesiredService { rules: vec![rule], ..want(1, &[(10, 1)], 80) };
+    let (_, mut loaded) = step(&Loaded::default(), vec![guarded()], 5);
+    assert_eq!(loaded.rules.len(), 1);
+    loaded.rules.insert(900, vec![rule]);
+    loaded.services.values_mut().for_each(|service| {
+        let service = Arc::make_mut(service);
+        (service.rules, service.wanted) = (0, None);
+    });
+    let (plan, adopted) = step(&loaded, vec![guarded()], 6);
+    assert_eq!(plan.gone_rules, [(900, vec![rule])]);
+    assert!(plan.rules.is_empty() && adopted.rules.len() == 1);
+    let (plan, open) = step(&adopted, vec![want(1, &[(10, 1)], 80)], 7);
+    assert_eq!((plan.gone_rules.len(), open.rules.len()), (1, 0));
+}

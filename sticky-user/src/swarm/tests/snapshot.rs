@@ -1,12 +1,13 @@
 //! From a cluster to a snapshot, without Docker.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::labels::{Instance, Memory};
 use crate::model::{DrainMode, Proto, Publish, Service, State};
 use crate::swarm::build;
 use crate::swarm::view::{
-    Cluster, LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView,
+    Changed, Cluster, LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView,
 };
 
 fn port(published: u16, target: u16, host_mode: bool) -> PortView {
@@ -65,6 +66,13 @@ fn cluster(services: Vec<ServiceView>, tasks: Vec<TaskView>) -> Cluster {
     cluster.replace_services(None, services);
     cluster.replace_tasks(None, tasks);
     cluster
+}
+
+fn unsettled(cluster: &Cluster) -> HashSet<String> {
+    let mut unsettled = HashSet::from(["id-gone".to_owned()]);
+    let all = Changed { all: true, ..Changed::default() };
+    build::follow_unsettled(&mut unsettled, cluster, &all, &Instance::default());
+    unsettled
 }
 
 fn services(cluster: &Cluster) -> Vec<Arc<Service>> {
@@ -149,11 +157,11 @@ fn a_running_task_without_an_address_is_starting_and_asked_about_again() {
         vec![service("a", "1", &HASHED, &[port(80, 8080, false)])],
         vec![task("a", 1, "here", Phase::Running, true)],
     );
-    assert!(build::unsettled(&cluster, &Instance::default()).is_empty());
+    assert!(unsettled(&cluster).is_empty());
     cluster.addresses.clear();
     assert_eq!(services(&cluster)[0].backends[0].state, State::Starting);
     assert!(cluster.without_address(None));
-    assert!(build::unsettled(&cluster, &Instance::default()).contains("id-a"));
+    assert!(unsettled(&cluster).contains("id-a"));
 }
 
 #[test]
@@ -261,7 +269,7 @@ fn a_removed_service_stays_until_its_last_task_has_ended() {
     cluster.replace_services(None, Vec::new());
     cluster.replace_tasks(None, vec![running()]);
     assert_eq!(services(&cluster)[0].backends[0].state, State::Draining(DrainMode::Connections));
-    assert!(build::unsettled(&cluster, &Instance::default()).contains("id-a"));
+    assert!(unsettled(&cluster).contains("id-a"));
     cluster.replace_tasks(None, vec![task("a", 1, "here", Phase::After, false)]);
     assert!(services(&cluster).is_empty());
 }
