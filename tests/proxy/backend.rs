@@ -174,7 +174,8 @@ fn converse(mut stream: TcpStream, state: &State) -> Option<()> {
             "/events" => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").ok()?;
                 for number in 0..3 {
-                    writeln!(stream, "event {number}").ok()?;
+                    // In one piece: the proxy makes a chunk of whatever has come.
+                    stream.write_all(format!("event {number}\n").as_bytes()).ok()?;
                     std::thread::sleep(Duration::from_millis(300));
                 }
                 return stream.shutdown(Shutdown::Both).ok();
