@@ -7,6 +7,7 @@ mod e2e;
 mod l4;
 mod l7;
 mod machine;
+mod pace;
 mod report;
 #[path = "../datapath/rig.rs"]
 #[expect(dead_code, reason = "the tests of the data path use the rest of it")]

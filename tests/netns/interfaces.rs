@@ -15,7 +15,7 @@ use sticky_tests::wait;
 use crate::fixture::{ServiceFile, service};
 
 /// Long before the loop would look by itself.
-const SOON: Duration = Duration::from_secs(4);
+const SOON: Duration = Duration::from_secs(2);
 const LATE: &str = "192.0.2.1";
 
 /// A backend in a namespace of its own, on a bridge as a container is.

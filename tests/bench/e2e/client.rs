@@ -20,6 +20,7 @@ use super::backend::{CHUNK, give, take};
 use super::machine::busy_us;
 use super::stage::Stage;
 use super::talk::{Answer, HEAD, Question};
+use crate::pace::pace;
 
 /// Addresses that connections come from, in turn.
 pub const CLIENTS: u32 = 4096;
@@ -27,8 +28,6 @@ pub const CLIENTS: u32 = 4096;
 pub const PARALLEL: usize = 64;
 /// Bytes of one transfer.
 const TRANSFER: u32 = 16 << 20;
-/// How often connections of a fixed rate are opened; those that are due together are opened together.
-const TICK: Duration = Duration::from_micros(100);
 
 /// Who is asked, and what is known of it.
 pub struct Asked {
@@ -198,8 +197,12 @@ pub fn bytes(count: usize) -> f64 {
 /// nothing that was slow is left out because somebody waited for it.
 pub async fn paced(asked: &Rc<Asked>, rate: f64, time: Duration) -> anyhow::Result<Vec<f64>> {
     let (queue, mut due) = mpsc::unbounded_channel::<Instant>();
-    // The runtime's own clock has milliseconds, a thread's has less than a tenth of one.
-    let pacer = std::thread::spawn(move || pace(&queue, rate, time));
+    let pacer = std::thread::spawn(move || {
+        // Whoever failed is found when it is joined.
+        pace(rate, time, |due| {
+            let _ = queue.send(due);
+        });
+    });
     let mut asking = JoinSet::new();
     let mut times = Vec::new();
     while let Some(due) = due.recv().await {
@@ -217,24 +220,6 @@ pub async fn paced(asked: &Rc<Asked>, rate: f64, time: Duration) -> anyhow::Resu
     }
     pacer.join().map_err(|_| anyhow::anyhow!("the pacer panicked"))?;
     Ok(times)
-}
-
-fn pace(queue: &mpsc::UnboundedSender<Instant>, rate: f64, time: Duration) {
-    let began = Instant::now();
-    let mut sent = 0_u32;
-    loop {
-        let due = Duration::from_secs_f64(f64::from(sent) / rate);
-        if due >= time {
-            return;
-        }
-        if due > began.elapsed() {
-            std::thread::sleep(TICK);
-            continue;
-        }
-        // Whoever failed is found when it is joined.
-        let _ = queue.send(began + due);
-        sent += 1;
-    }
 }
 
 fn take_one(left: &Cell<usize>) -> bool {

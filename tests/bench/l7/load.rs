@@ -9,9 +9,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{Client, Wish};
+use crate::pace::pace;
 
-/// How often requests of a fixed rate are sent; those that are due together are sent together.
-const TICK: Duration = Duration::from_micros(100);
 /// Clients that connect at the same time.
 const OPENING: usize = 64;
 
@@ -77,7 +76,13 @@ pub async fn paced(
         });
     }
     let (mut times, mut clients) = (Vec::new(), Vec::with_capacity(queues.len()));
-    let pacer = std::thread::spawn(move || pace(&queues, rate, time));
+    let pacer = std::thread::spawn(move || {
+        let mut next = queues.iter().cycle();
+        // A client that failed is found when it is joined.
+        pace(rate, time, |due| {
+            let _ = next.next().map(|queue| queue.send(due));
+        });
+    });
     while let Some(asked) = asking.join_next().await {
         let (more, client) = asked??;
         times.extend(more);
@@ -85,24 +90,4 @@ pub async fn paced(
     }
     pacer.join().map_err(|_| anyhow::anyhow!("the pacer panicked"))?;
     Ok((times, clients))
-}
-
-/// The runtime's own clock has milliseconds, a thread's has less than a tenth of one.
-fn pace(queues: &[mpsc::UnboundedSender<Instant>], rate: f64, time: Duration) {
-    let began = Instant::now();
-    let mut next = queues.iter().cycle();
-    let mut sent = 0_u32;
-    loop {
-        let due = Duration::from_secs_f64(f64::from(sent) / rate);
-        if due >= time {
-            return;
-        }
-        if due > began.elapsed() {
-            std::thread::sleep(TICK);
-            continue;
-        }
-        // A client that failed is found when it is joined.
-        let _ = next.next().map(|queue| queue.send(began + due));
-        sent += 1;
-    }
 }
