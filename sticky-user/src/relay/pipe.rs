@@ -78,8 +78,7 @@ impl Way {
                 continue;
             }
             if self.ended {
-                // A second time, elsewhere, does no harm.
-                return SockRef::from(to).shutdown(Shutdown::Write);
+                return said_all(to);
             }
             from.readable().await?;
             BUFFER.with_borrow_mut(|buffer| match from.try_read(buffer) {
@@ -98,6 +97,15 @@ impl Way {
                 Err(error) => Err(error),
             })?;
         }
+    }
+}
+
+/// Says it a second time where a connection came over: by then the other side may have closed too, which leaves nothing to
+/// close, while its last bytes are still to be read here.
+fn said_all(to: &TcpStream) -> io::Result<()> {
+    match SockRef::from(to).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        done => done,
     }
 }
 

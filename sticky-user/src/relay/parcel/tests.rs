@@ -1,5 +1,9 @@
+use std::net::Shutdown;
+
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::*;
 use crate::relay::routes::{Book, tests::in_force};
@@ -34,11 +38,7 @@ async fn a_connection_goes_on_elsewhere_with_what_was_held() {
     assert_eq!(told, label());
     assert!(receive(&mut there).unwrap().is_none());
 
-    let mut pipe = received.unpack().unwrap();
-    let of = crate::model::State::Up;
-    let routes = Book::default().publish(&in_force(&["a"], of));
-    let stats = std::sync::Arc::clone(&routes.service("s").unwrap().backends["a"]);
-    let carrying = tokio::spawn(async move { pipe.run(&stats).await });
+    let carrying = carry(received.unpack().unwrap());
     let mut text = String::new();
     outer.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "to the client");
@@ -48,6 +48,35 @@ async fn a_connection_goes_on_elsewhere_with_what_was_held() {
     backend.read_to_string(&mut text).await.unwrap();
     assert_eq!(text, "to the backend and more");
     carrying.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_over_after_both_sides_have_closed_is_read_to_its_end() {
+    let (client, mut outer) = ends().await;
+    let (upstream, mut backend) = ends().await;
+    outer.shutdown().await.unwrap();
+    let mut pipe = Pipe::new(client, upstream);
+    pipe.to_backend.ended = true;
+    pipe.upstream.shutdown().await.unwrap();
+    assert_eq!(backend.read(&mut [0]).await.unwrap(), 0);
+    backend.write_all(b"the last words").await.unwrap();
+    backend.shutdown().await.unwrap();
+    // Nothing tells that an end has come, as long as what came before it is not read.
+    while SockRef::from(&pipe.upstream).shutdown(Shutdown::Write).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let carrying = carry(pipe);
+    let mut text = String::new();
+    outer.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "the last words");
+    carrying.await.unwrap().unwrap();
+}
+
+/// Carries for a backend that is up.
+fn carry(mut pipe: Pipe) -> JoinHandle<io::Result<()>> {
+    let routes = Book::default().publish(&in_force(&["a"], crate::model::State::Up));
+    let backend = std::sync::Arc::clone(&routes.service("s").unwrap().backends["a"]);
+    tokio::spawn(async move { pipe.run(&backend).await })
 }
 
 #[tokio::test]
