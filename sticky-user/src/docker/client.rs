@@ -1,16 +1,17 @@
 //! HTTP to a Docker engine. Answers are read into the few fields that somebody asks for, and what is sent back is what came:
 //! complete models of the API would be slow on long lists, and would lose what they do not know.
 //!
-//! Each call has a connection of its own, so that there is none that went stale while nothing changed.
+//! Calls that follow one another share a connection; one that nobody needed for a while is not trusted any more.
 
+use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -18,10 +19,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::address::Address;
+use super::address::{Address, Stream};
 
 /// A call that takes longer is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A connection that nobody used for this long may be gone without anybody having said so.
+const FRESH: Duration = Duration::from_secs(5);
 /// The newest version of the API that this program knows.
 const NEWEST: Version = Version(1, 47);
 
@@ -64,6 +67,20 @@ pub(crate) struct Docker {
     address: Address,
     /// `/v1.41`; empty until it is known.
     prefix: String,
+    /// A connection without a call.
+    idle: Arc<Mutex<Option<Idle>>>,
+}
+
+/// A connection, and since when it has no call.
+#[derive(Debug)]
+struct Idle(Connection, Instant);
+
+/// What drives it is the call itself: there is no other task to be woken for each step.
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>,
+    /// The engine closed it after its answer.
+    closed: bool,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +107,7 @@ impl Docker {
     }
 
     pub(super) async fn reach(address: Address) -> Result<Self, Error> {
-        let mut docker = Self { address, prefix: String::new() };
+        let mut docker = Self { address, prefix: String::new(), idle: Arc::default() };
         let versions: Versions =
             docker.get("/version", &[]).await.map_err(|error| match error {
                 error @ Error::Unreachable { .. } => error,
@@ -149,11 +166,12 @@ impl Docker {
         body: Bytes,
     ) -> Result<Bytes, Error> {
         let answered = async {
-            let reads = method == Method::GET;
-            let response = self.exchange(call, method, path, query, body).await?;
-            let (head, body) = response.into_parts();
-            let body = body.collect().await.map_err(|error| broken(call, &error))?.to_bytes();
-            checked(call, reads, head.status, body)
+            let request = self.request(call, &method, path, query, body)?;
+            let (status, body) = match self.again(&request).await {
+                Some(answer) => answer,
+                None => self.once(call, request).await?,
+            };
+            checked(call, method == Method::GET, status, body)
         };
         timeout(PATIENCE, answered).await.unwrap_or_else(|_| {
             Err(Error::NoAnswer {
@@ -163,26 +181,65 @@ impl Docker {
         })
     }
 
-    async fn exchange(
+    /// The answer on the connection of the call before. What may be done only once has one of its own, and what is not
+    /// answered there is asked again.
+    async fn again(&self, request: &Request<Full<Bytes>>) -> Option<(StatusCode, Bytes)> {
+        let Idle(mut connection, since) = self.idle().take()?;
+        if request.method() != Method::GET || since.elapsed() > FRESH {
+            return None;
+        }
+        let answer = connection.exchange(request.clone()).await.ok()?;
+        self.keep(connection).await;
+        Some(answer)
+    }
+
+    /// The answer on a new connection.
+    async fn once(
         &self,
         call: &str,
-        method: Method,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        let unreachable = |error| Error::Unreachable { host: self.address.to_string(), error };
+        let stream = self.address.connect().await.map_err(unreachable)?;
+        let (sender, driver) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(call, &error))?;
+        let mut connection = Connection { sender, driver, closed: false };
+        let answer = connection.exchange(request).await.map_err(|error| broken(call, &error))?;
+        self.keep(connection).await;
+        Ok(answer)
+    }
+
+    /// Keeps a connection for the next call.
+    async fn keep(&self, mut connection: Connection) {
+        let Connection { sender, driver, closed } = &mut connection;
+        let ready = tokio::select! {
+            ready = sender.ready(), if !*closed => ready.is_ok(),
+            _ = driver, if !*closed => false,
+            else => false,
+        };
+        if ready {
+            *self.idle() = Some(Idle(connection, Instant::now()));
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Option<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn request(
+        &self,
+        call: &str,
+        method: &Method,
         path: &str,
         query: &[(&str, String)],
         body: Bytes,
-    ) -> Result<Response<Incoming>, Error> {
-        let unreachable = |error| Error::Unreachable { host: self.address.to_string(), error };
-        let stream = self.address.connect().await.map_err(unreachable)?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(call, &error))?;
-        // Its error is also that of the request.
-        tokio::spawn(connection);
+    ) -> Result<Request<Full<Bytes>>, Error> {
         let mut uri = format!("{}{path}", self.prefix);
         for (index, (name, value)) in query.iter().enumerate() {
             let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
             uri.push_str(&format!("{}{name}={value}", if index == 0 { '?' } else { '&' }));
         }
-        let request = Request::builder()
+        Request::builder()
             .method(method)
             .uri(uri)
             .header(HOST, "docker")
@@ -191,8 +248,36 @@ impl Docker {
             .map_err(|error| Error::NoAnswer {
                 call: call.to_owned(),
                 reason: format!("cannot be asked: {error}"),
-            })?;
-        sender.send_request(request).await.map_err(|error| broken(call, &error))
+            })
+    }
+}
+
+impl Connection {
+    async fn exchange(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(StatusCode, Bytes), hyper::Error> {
+        let Self { sender, driver, closed } = self;
+        let answer = async {
+            sender.ready().await?;
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            Ok((head.status, body.collect().await?.to_bytes()))
+        };
+        tokio::pin!(answer);
+        tokio::select! {
+            answer = &mut answer => answer,
+            ended = driver => {
+                *closed = true;
+                ended?;
+                answer.await
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
     }
 }
 
