@@ -27,7 +27,7 @@ use crate::model::Snapshot;
 use crate::provider::{Found, ProviderStatus, Publisher};
 use containers::{Container, Network};
 use engine::call;
-use pace::Pace;
+use pace::{Extent, Pace};
 
 /// Pauses between attempts to reach Docker: the first, and the longest. What its return has changed is to be known at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -111,12 +111,12 @@ impl Provider {
                         self.publish(&mut seen, pace.event_at.unwrap_or_else(Instant::now));
                     }
                 }
-                () = sleep_until(Clock::from_std(pace.next_look(unsettled))) => {
+                () = sleep_until(Clock::from_std(pace.next_look(pace.due(unsettled)))) => {
                     let began = Instant::now();
                     let event_at = pace.event_at.unwrap_or(began);
                     seen.look(&docker).await?;
                     let changed = self.publish(&mut seen, event_at);
-                    pace.looked(began, true, changed);
+                    pace.looked(began, Extent::Whole, changed);
                 }
             }
         }

@@ -10,6 +10,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watched;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,8 +20,10 @@ pub fn contest(services: &mut [Arc<Service>], dockers: &HashMap<(u16, Proto), St
 }
 
 fn ports(services: &mut [Arc<Service>], dockers: &HashMap<(u16, Proto), String>) {
-    let mut taken: HashMap<(u16, Proto), (usize, Publish, String)> = HashMap::new();
-    for (index, service) in services.iter_mut().enumerate() {
+    let mut taken: HashMap<(u16, Proto), (usize, Publish)> = HashMap::new();
+    for index in 0..services.len() {
+        let (older, rest) = services.split_at_mut(index);
+        let Some(service) = rest.first_mut() else { return };
         let mut errors = Vec::new();
         let config = &service.config;
         let name = &service.name;
@@ -40,18 +42,20 @@ fn ports(services: &mut [Arc<Service>], dockers: &HashMap<(u16, Proto), String>)
                     ),
                     format!("take another port, or set com.docker.lb.ip_hash=true on {owner}"),
                 )
-            } else if let Some((owner, first, by)) = taken.get(&key) {
+            } else if let Some((owner, first)) = taken.get(&key) {
                 if *owner == index && first == publish {
                     return false;
                 }
-                let why =
-                    if *owner == index { "this service itself, for another target" } else { by };
+                let why = match older.get(*owner) {
+                    Some(by) => format!("service {}, the older one", by.name),
+                    None => "this service itself, for another target".to_owned(),
+                };
                 (
                     format!("port {} is already taken by {why}", text(publish)),
                     "take another port".to_owned(),
                 )
             } else {
-                taken.insert(key, (index, *publish, format!("service {name}, the older one")));
+                taken.insert(key, (index, *publish));
                 return true;
             };
             let label =

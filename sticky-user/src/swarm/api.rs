@@ -94,11 +94,11 @@ impl Api {
         Ok(networks.into_iter().filter_map(decode::network).collect())
     }
 
-    /// The addresses on `docker_gwbridge`, by container, of all but the known ones. There is no such network before the
-    /// first overlay.
-    pub(super) async fn gwbridge(&self, known_ones: &Addresses) -> Result<Addresses> {
+    /// The addresses on `docker_gwbridge`, by container: of these, or of all. There is no such network before the first
+    /// overlay.
+    pub(super) async fn gwbridge(&self, wanted: Option<&[String]>) -> Result<Addresses> {
         match known(self.docker.ask(&format!("/networks/{GWBRIDGE}"), &[]).await)? {
-            Some((call, answer)) => Ok(decode::bridge(client::decode(&call, &answer)?, known_ones)),
+            Some((call, answer)) => Ok(decode::bridge(client::decode(&call, &answer)?, wanted)),
             None => Ok(Addresses::new()),
         }
     }

@@ -10,9 +10,14 @@ use crate::labels::{self, Instance, Memory};
 use crate::model::{Backend, BackendMode, LabelError, Proto, Service, ServiceConfig, State};
 use crate::provider::contest;
 
-/// What was made of each service of this instance by itself, by id.
+/// What was made of the services of this instance.
 #[derive(Debug, Default)]
-pub(super) struct Built(HashMap<String, Arc<Service>>);
+pub(super) struct Built {
+    /// Of each by itself, by id.
+    own: HashMap<String, Arc<Service>>,
+    /// Of all, oldest first.
+    all: Vec<Arc<Service>>,
+}
 
 impl Built {
     /// The services of this instance, oldest first; what did not change is not made again.
@@ -23,23 +28,74 @@ impl Built {
         instance: &Instance,
         memory: &mut Memory,
     ) -> Vec<Arc<Service>> {
+        if changed.all || self.other_backends(cluster, changed, instance, memory).is_none() {
+            self.build(cluster, changed, instance, memory);
+        }
+        self.all.clone()
+    }
+
+    /// Most changes are of tasks, which no other service minds. `None`: this one is more than that.
+    fn other_backends(
+        &mut self,
+        cluster: &Cluster,
+        changed: &Changed,
+        instance: &Instance,
+        memory: &mut Memory,
+    ) -> Option<()> {
+        let mut others = Vec::with_capacity(changed.services.len());
+        for id in &changed.services {
+            let (view, before) = (cluster.services.get(id)?, self.own.get(id)?);
+            let now = is_ours(view, instance).then(|| service(view, cluster, instance, memory))?;
+            // The ports of one without `ip_hash` are Docker's.
+            if !now.config.ip_hash || !wants_the_same(&now, before) {
+                return None;
+            }
+            let place = self.all.iter().position(|service| service.id == *id)?;
+            others.push((place, Arc::new(now)));
+        }
+        for (place, now) in others {
+            let Some(settled) = self.all.get_mut(place) else { continue };
+            let before = self.own.insert(now.id.clone(), Arc::clone(&now));
+            *settled = if before.is_some_and(|before| Arc::ptr_eq(&before, settled)) {
+                now
+            } else {
+                let backends = now.backends.clone();
+                Arc::new(Service { backends, ..Service::clone(settled) })
+            };
+        }
+        Some(())
+    }
+
+    fn build(
+        &mut self,
+        cluster: &Cluster,
+        changed: &Changed,
+        instance: &Instance,
+        memory: &mut Memory,
+    ) {
         let mut ours: Vec<&ServiceView> =
             cluster.services.values().filter(|service| is_ours(service, instance)).collect();
         ours.sort_by(|a, b| (&a.created_at, &a.id).cmp(&(&b.created_at, &b.id)));
-        let mut before = std::mem::take(&mut self.0);
+        let mut before = std::mem::take(&mut self.own);
         let mut services = Vec::with_capacity(ours.len());
         for view in &ours {
             let same = before.remove(&view.id);
             let same = same.filter(|_| !changed.all && !changed.services.contains(&view.id));
             let built = same.unwrap_or_else(|| Arc::new(service(view, cluster, instance, memory)));
             services.push(Arc::clone(&built));
-            self.0.insert(view.id.clone(), built);
+            self.own.insert(view.id.clone(), built);
         }
         memory.keep(&ours.iter().map(|view| view.id.as_str()).collect::<HashSet<_>>());
         let dockers = docker_ports(cluster, &services);
         contest(&mut services, &dockers);
-        services
+        self.all = services;
     }
+}
+
+/// Whether two states of a service differ in their backends at most.
+fn wants_the_same(a: &Service, b: &Service) -> bool {
+    let Service { id, name, config, publish, backends: _, errors } = a;
+    (id, name, config, publish, errors) == (&b.id, &b.name, &b.config, &b.publish, &b.errors)
 }
 
 /// Whether a service has labels of sticky, in the right place or on its containers, and is for this instance.

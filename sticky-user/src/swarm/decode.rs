@@ -1,18 +1,17 @@
 //! From Docker's answers to ours: of each only the fields that matter here, since thousands of tasks are megabytes of text.
 //! What lacks an id is passed over.
 
+mod bridge;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::api::GWBRIDGE;
-use super::view::{
-    Addresses, LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView,
-};
+use super::view::{LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView};
 use crate::docker::containers::both;
 use crate::model::Proto;
+pub(super) use bridge::bridge;
 
 type Labels = Option<BTreeMap<String, String>>;
 
@@ -170,22 +169,6 @@ pub(super) struct Network {
     ingress: Option<bool>,
 }
 
-/// The ends of a network, whose text is read where they are not known yet.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Bridge<'a> {
-    #[serde(borrow)]
-    containers: Option<HashMap<&'a str, &'a RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct BridgeEnd {
-    #[serde(rename = "IPv4Address")]
-    v4: Option<String>,
-    #[serde(rename = "IPv6Address")]
-    v6: Option<String>,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Container {
@@ -311,19 +294,6 @@ pub(super) fn network(network: Network) -> Option<(String, NetworkView)> {
         ingress: network.ingress.unwrap_or(false),
     };
     Some((network.id?, view))
-}
-
-/// The containers on the gateway bridge, by id, but for those that are known. The sandbox of Docker's routing mesh is no
-/// container.
-pub(super) fn bridge(bridge: Bridge<'_>, known: &Addresses) -> Addresses {
-    let ends = bridge.containers.into_iter().flatten();
-    ends.filter(|(id, _)| *id != "ingress-sbox" && !known.contains_key(*id))
-        .filter_map(|(id, text)| {
-            let end: BridgeEnd = serde_json::from_str(text.get()).ok()?;
-            let (addr, v6) = both([end.v4, end.v6])?;
-            Some((id.to_owned(), vec![LocalAddress { network: GWBRIDGE.to_owned(), addr, v6 }]))
-        })
-        .collect()
 }
 
 pub(super) fn container(container: Container) -> Option<(String, Vec<LocalAddress>)> {

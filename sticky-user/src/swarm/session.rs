@@ -1,6 +1,6 @@
 //! One connection to Docker, from the first look at everything until it is lost.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,21 +10,20 @@ use tokio::time::{Instant as Clock, sleep_until};
 use tracing::debug;
 
 use super::api::Api;
-use super::view::{Addresses, Changed, Cluster, TaskView};
+use super::view::{Changed, Cluster, TaskView};
+use super::watched::{Due, Watched};
 use super::{Provider, build};
 use crate::docker::engine;
-use crate::docker::pace::Pace;
+use crate::docker::pace::{Extent, Pace};
 use crate::model::Snapshot;
 use crate::provider::ProviderStatus;
 
-/// A service is asked about for at least this long after an event named it.
-const NAMED: Duration = Duration::from_secs(3);
+/// Time to the second look at everything.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What events ask for.
 #[derive(Default)]
 struct Asked {
-    /// Services, and when an event named them last.
-    named: HashMap<String, Instant>,
     whole: bool,
     /// Only what is known needs to be put together again.
     rebuild: bool,
@@ -43,39 +42,48 @@ pub(super) async fn follow(provider: &mut Provider) -> Result<Infallible> {
     publish(provider, &mut cluster, Instant::now());
     let mut pace = Pace::new(Instant::now());
     // The answer to the lists may have been quicker than that to the events: everything is looked at once more.
-    let mut asked = Asked { whole: true, ..Asked::default() };
-    let mut unsettled = HashSet::new();
+    let (mut asked, again) = (Asked { whole: true, ..Asked::default() }, Instant::now() + AGAIN);
+    let (mut unsettled, mut watched) = (HashSet::new(), Watched::default());
     let all = Changed { all: true, ..Changed::default() };
     build::follow_unsettled(&mut unsettled, &cluster, &all, &provider.instance);
+    watched.asked(None, &unsettled, Instant::now());
     loop {
+        let due = if asked.whole { Some(again) } else { watched.next() };
         tokio::select! {
             event = events.next() => {
                 let event = event.context("the stream of events ended")?.context("GET /events")?;
-                note(event, &mut cluster, &mut asked, &mut pace);
+                note(event, &mut cluster, &mut asked, &mut watched, &mut pace);
                 if std::mem::take(&mut asked.rebuild) {
                     let other = cluster.changed.clone();
                     publish(provider, &mut cluster, pace.event_at.unwrap_or_else(Instant::now));
                     build::follow_unsettled(&mut unsettled, &cluster, &other, &provider.instance);
                 }
             }
-            () = sleep_until(Clock::from_std(pace.next_look(!unsettled.is_empty()))) => {
+            () = sleep_until(Clock::from_std(pace.next_look(due))) => {
                 let began = Instant::now();
                 let event_at = pace.event_at.unwrap_or(began);
-                let whole = std::mem::take(&mut asked.whole) || pace.whole(began);
-                if whole {
+                let due = watched.due(began);
+                let extent = if std::mem::take(&mut asked.whole) || pace.whole(began) {
                     look_at_all(&api, provider, &mut cluster).await?;
+                    pace.sized(cluster.tasks.values().map(Vec::len).sum());
+                    Extent::Whole
+                } else if due.services.is_empty() {
+                    look_at_tasks(&api, provider, &mut cluster).await?;
+                    Extent::Tasks
                 } else {
-                    look_at(&api, provider, &mut cluster, &asked, &unsettled).await?;
-                }
-                asked.named.retain(|_, named_at| began.duration_since(*named_at) < NAMED);
+                    look_at(&api, provider, &mut cluster, &due).await?;
+                    Extent::Some
+                };
                 let other = cluster.changed.clone();
                 let changed = publish(provider, &mut cluster, event_at);
                 if other.any() {
                     build::follow_unsettled(&mut unsettled, &cluster, &other, &provider.instance);
                 }
-                debug!(whole, changed, took = ?began.elapsed(), "looked at the cluster");
-                pace.sized(cluster.tasks.values().map(Vec::len).sum());
-                pace.looked(began, whole, changed);
+                let some = (extent == Extent::Some).then_some(&*due.services);
+                watched.asked(some, &unsettled, began);
+                other.services.iter().for_each(|id| watched.changed(id, began));
+                debug!(?extent, changed, took = ?began.elapsed(), "looked at the cluster");
+                pace.looked(began, extent, changed);
             }
         }
     }
@@ -92,47 +100,45 @@ async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> R
     cluster.containers.unhealthy = unhealthy;
     let ours = ours(cluster, provider);
     // What is known is looked at again, now and then.
-    let nobody = Addresses::new();
-    let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge(&nobody))?;
+    let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge(None))?;
     cluster.replace_tasks(None, tasks);
     cluster.forget_containers();
-    cluster.add_addresses(gwbridge);
+    cluster.add_addresses(None, gwbridge);
     other_addresses(api, cluster, None).await
 }
 
-/// Asks about the services that events named or that are changing.
-async fn look_at(
-    api: &Api,
-    provider: &Provider,
-    cluster: &mut Cluster,
-    asked: &Asked,
-    unsettled: &HashSet<String>,
-) -> Result<()> {
-    let named = asked.named.keys().filter(|id| !unsettled.contains(*id));
-    let named: Vec<String> = unsettled.iter().chain(named).cloned().collect();
-    let asked = if named.is_empty() {
-        // A quiet cluster: the tasks alone tell of what no event announces, such as a node that is lost.
-        let tasks = tasks(api, cluster, &ours(cluster, provider)).await?;
-        cluster.replace_tasks(None, tasks);
-        if !cluster.changed.any() {
-            return Ok(());
-        }
-        None
-    } else {
-        cluster.replace_services(Some(&named), api.services(Some(&named)).await?);
-        let ours = |id: &&String| {
-            let service = cluster.services.get(*id);
-            service.is_some_and(|service| build::is_ours(service, &provider.instance))
-        };
-        let ids: Vec<String> = named.iter().filter(ours).cloned().collect();
-        let tasks = tasks(api, cluster, &ids).await?;
-        cluster.replace_tasks(Some(&ids), tasks);
-        Some(ids)
+/// Lists the tasks of a quiet cluster: they alone tell of what no event announces, such as a node that is lost.
+async fn look_at_tasks(api: &Api, provider: &Provider, cluster: &mut Cluster) -> Result<()> {
+    let tasks = tasks(api, cluster, &ours(cluster, provider)).await?;
+    cluster.replace_tasks(None, tasks);
+    if cluster.changed.any() { missing_addresses(api, cluster, None).await } else { Ok(()) }
+}
+
+/// Asks about these services.
+async fn look_at(api: &Api, provider: &Provider, cluster: &mut Cluster, due: &Due) -> Result<()> {
+    if !due.named.is_empty() {
+        cluster.replace_services(Some(&due.named), api.services(Some(&due.named)).await?);
+    }
+    let ours = |id: &&String| {
+        let service = cluster.services.get(*id);
+        service.is_some_and(|service| build::is_ours(service, &provider.instance))
     };
-    let asked = asked.as_deref();
-    if cluster.without_address(asked) {
-        cluster.add_addresses(api.gwbridge(&cluster.addresses).await?);
-        other_addresses(api, cluster, asked).await?;
+    let ids: Vec<String> = due.services.iter().filter(ours).cloned().collect();
+    let tasks = tasks(api, cluster, &ids).await?;
+    cluster.replace_tasks(Some(&ids), tasks);
+    missing_addresses(api, cluster, Some(&ids)).await
+}
+
+/// Asks for addresses if a task of these services, or of all, has none.
+async fn missing_addresses(
+    api: &Api,
+    cluster: &mut Cluster,
+    services: Option<&[String]>,
+) -> Result<()> {
+    let missing = cluster.without_address(services);
+    if !missing.is_empty() {
+        cluster.add_addresses(services, api.gwbridge(Some(&missing)).await?);
+        other_addresses(api, cluster, services).await?;
     }
     Ok(())
 }
@@ -154,7 +160,7 @@ async fn other_addresses(
     cluster: &mut Cluster,
     services: Option<&[String]>,
 ) -> Result<()> {
-    if !cluster.without_address(services) {
+    if cluster.without_address(services).is_empty() {
         return Ok(());
     }
     let overlays: HashSet<&str> = cluster
@@ -171,12 +177,18 @@ async fn other_addresses(
         // One on an overlay will be on the gateway bridge in a moment.
         !on_overlay && !addresses.is_empty() && !cluster.addresses.contains_key(container)
     });
-    cluster.add_addresses(found);
+    cluster.add_addresses(services, found);
     Ok(())
 }
 
 /// What an event tells, and what it asks to be looked at.
-fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mut Pace) {
+fn note(
+    event: EventMessage,
+    cluster: &mut Cluster,
+    asked: &mut Asked,
+    watched: &mut Watched,
+    pace: &mut Pace,
+) {
     let now = Instant::now();
     let actor = event.actor.unwrap_or_default();
     let id = actor.id.unwrap_or_default();
@@ -184,7 +196,7 @@ fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mu
     let action = event.action.unwrap_or_default();
     match event.typ {
         Some(Kind::SERVICE) => {
-            asked.named.insert(id, now);
+            watched.named(id, now);
         }
         Some(Kind::NODE | Kind::NETWORK) => asked.whole = true,
         Some(Kind::CONTAINER) => {
@@ -207,7 +219,7 @@ fn note(event: EventMessage, cluster: &mut Cluster, asked: &mut Asked, pace: &mu
             if asked.rebuild {
                 cluster.changed.services.insert(service.clone());
             }
-            asked.named.insert(service.clone(), now);
+            watched.named(service.clone(), now);
         }
         _ => return,
     }

@@ -151,16 +151,20 @@ impl Cluster {
     /// Takes the services that a look has found in place of those with these ids, or of all. A removed service stays
     /// until its last task has ended: its connections do too.
     pub(super) fn replace_services(&mut self, ids: Option<&[String]>, found: Vec<ServiceView>) {
-        let asked = |id: &String| ids.is_none_or(|ids| ids.contains(id));
         let mut found: HashMap<String, ServiceView> =
             found.into_iter().map(|service| (service.id.clone(), service)).collect();
-        for (id, service) in self.services.iter_mut().filter(|(id, _)| asked(id)) {
-            let other = match found.remove(id) {
+        let known: Vec<String> = match ids {
+            Some(ids) => ids.iter().filter(|id| self.services.contains_key(*id)).cloned().collect(),
+            None => self.services.keys().cloned().collect(),
+        };
+        for id in known {
+            let Some(service) = self.services.get_mut(&id) else { continue };
+            let other = match found.remove(&id) {
                 Some(new) => replace(service, new),
                 None => !std::mem::replace(&mut service.removed, true),
             };
             if other {
-                self.changed.services.insert(id.clone());
+                self.changed.services.insert(id);
             }
         }
         self.changed.services.extend(found.keys().cloned());
@@ -176,21 +180,27 @@ impl Cluster {
         self.changed.all |= replace(&mut self.nodes, nodes) | replace(&mut self.networks, networks);
     }
 
-    /// Takes addresses of containers besides those that are known.
-    pub(super) fn add_addresses(&mut self, found: Addresses) {
-        let mut other = HashSet::new();
-        for (container, addresses) in found {
-            if self.addresses.get(&container) != Some(&addresses) {
-                other.insert(container.clone());
-                self.addresses.insert(container, addresses);
+    /// Takes addresses of containers besides those that are known: of the tasks of these services, or all.
+    pub(super) fn add_addresses(&mut self, services: Option<&[String]>, found: Addresses) {
+        let known: Vec<String>;
+        let services = match services {
+            Some(ids) => ids,
+            None => {
+                known = self.tasks.keys().cloned().collect();
+                &known
+            }
+        };
+        for service in services {
+            for task in self.tasks.get(service).into_iter().flatten() {
+                let Some(container) = &task.container else { continue };
+                if let Some(addresses) = found.get(container)
+                    && self.addresses.get(container) != Some(addresses)
+                {
+                    self.addresses.insert(container.clone(), addresses.clone());
+                    self.changed.services.insert(service.clone());
+                }
             }
         }
-        if other.is_empty() {
-            return;
-        }
-        let has = |task: &TaskView| task.container.as_ref().is_some_and(|id| other.contains(id));
-        let moved = self.tasks.iter().filter(|(_, tasks)| tasks.iter().any(has));
-        self.changed.services.extend(moved.map(|(service, _)| service.clone()));
     }
 
     /// Takes the tasks that a look has found in place of those of these services, or of all.
@@ -218,29 +228,37 @@ impl Cluster {
             }
             self.tasks.extend(now.map(|tasks| (id.clone(), tasks)));
         }
-        let tasks = &self.tasks;
-        let running = |id: &String| {
-            tasks.get(id).is_some_and(|tasks| tasks.iter().any(|task| task.phase == Phase::Running))
+        let removed = |id: &&String| self.services.get(*id).is_some_and(|service| service.removed);
+        let ended = |id: &&String| {
+            let mut tasks = self.tasks.get(*id).into_iter().flatten();
+            !tasks.any(|task| task.phase == Phase::Running)
         };
-        let changed = &mut self.changed.services;
-        self.services.retain(|id, service| {
-            let stays = !service.removed || running(id);
-            if !stays {
-                changed.insert(id.clone());
-            }
-            stays
-        });
+        let over: Vec<String> = match services {
+            Some(ids) => ids.iter().filter(removed).filter(ended).cloned().collect(),
+            None => self.services.keys().filter(removed).filter(ended).cloned().collect(),
+        };
+        for id in over {
+            self.services.remove(&id);
+            self.changed.services.insert(id);
+        }
     }
 
-    /// Whether these services, or all, have a running task on this node whose address is not known yet.
-    pub(super) fn without_address(&self, services: Option<&[String]>) -> bool {
-        let asked = |id: &String| services.is_none_or(|ids| ids.contains(id));
-        let tasks = self.tasks.iter().filter(|(id, _)| asked(id)).flat_map(|(_, tasks)| tasks);
-        tasks.into_iter().any(|task| {
-            task.node == self.own_node
-                && task.phase == Phase::Running
-                && task.container.as_ref().is_some_and(|id| !self.addresses.contains_key(id))
-        })
+    /// The containers of running tasks on this node, of these services or of all, whose addresses are not known yet.
+    pub(super) fn without_address(&self, services: Option<&[String]>) -> Vec<String> {
+        let missing = |task: &TaskView| {
+            let runs = task.node == self.own_node && task.phase == Phase::Running;
+            let container = task.container.as_ref().filter(|_| runs)?;
+            (!self.addresses.contains_key(container)).then(|| container.clone())
+        };
+        match services {
+            Some(ids) => ids
+                .iter()
+                .filter_map(|id| self.tasks.get(id))
+                .flatten()
+                .filter_map(missing)
+                .collect(),
+            None => self.tasks.values().flatten().filter_map(missing).collect(),
+        }
     }
 }
 
