@@ -8,7 +8,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -138,15 +138,19 @@ impl Monitor {
     /// Starts checks of new backends and ends those of old ones. Returns how many nothing is known of.
     fn follow(&mut self, snapshot: &Snapshot, known: &Known) -> usize {
         let unknown = self.checkers.unknown;
-        let mut before = std::mem::take(&mut self.services);
         for service in &snapshot.services {
-            let watched = match before.remove(&service.id) {
-                Some(same) if Arc::ptr_eq(&same.source, service) => same,
-                other => Watched::new(service, other, known, &mut self.checkers),
-            };
-            self.services.insert(service.id.clone(), watched);
+            let watched = self.services.get(&service.id);
+            if !watched.is_some_and(|watched| Arc::ptr_eq(&watched.source, service)) {
+                let before = self.services.remove(&service.id);
+                let watched = Watched::new(service, before, known, &mut self.checkers);
+                self.services.insert(service.id.clone(), watched);
+            }
         }
-        before.into_values().for_each(|gone| gone.journal.end());
+        if self.services.len() > snapshot.services.len() {
+            let kept: HashSet<&str> = snapshot.services.iter().map(|s| s.id.as_str()).collect();
+            let gone = self.services.extract_if(|id, _| !kept.contains(id.as_str()));
+            gone.for_each(|(_, watched)| watched.journal.end());
+        }
         self.checkers.unknown - unknown
     }
 
