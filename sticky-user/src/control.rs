@@ -3,8 +3,10 @@
 //! It knows no map: it hands a [`plan::Plan`] to a [`DataPath`] that it describes here, and publishes what is in force
 //! after each commit.
 
+mod became;
 pub mod desired;
 pub mod frontends;
+mod in_order;
 pub mod plan;
 pub mod reconcile;
 pub mod rules;
@@ -30,25 +32,25 @@ pub struct InForce {
     pub generation: u64,
     /// With the states that health and the operator gave.
     pub snapshot: Arc<Snapshot>,
-    pub services: Vec<InForceService>,
+    pub services: Vec<Arc<InForceService>>,
     pub updated: SystemTime,
     /// From the event to the maps in force.
     pub took: Duration,
 }
 
 /// A service's part of it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InForceService {
     pub id: String,
     pub frontends: Vec<FrontendInForce>,
     /// Slots by backend id.
-    pub slots: Arc<HashMap<String, u32>>,
+    pub slots: HashMap<String, u32>,
     /// Mistakes that only show on this node, such as a contested port.
     pub errors: Vec<LabelError>,
 }
 
 /// A frontend and how packets for it are carried.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrontendInForce {
     pub frontend: Frontend,
     /// The backends' port.
@@ -89,9 +91,10 @@ pub enum Reach {
 pub trait DataPath: Send + 'static {
     /// What is loaded, also what another process of sticky left.
     fn loaded(&mut self) -> Result<Loaded, Error>;
-    /// Where each address is, the same map as before if that is still so; also follows what became of the interfaces, and
-    /// puts the hooks in place that are missing.
-    fn reach(&mut self, addrs: &[IpAddr]) -> Result<Arc<HashMap<IpAddr, Reach>>, Error>;
+    /// Follows what became of the interfaces that clients come in by. Whether addresses may be elsewhere since.
+    fn look(&mut self) -> Result<bool, Error>;
+    /// Where each of these addresses is; also puts the hooks in place that are missing where backends answer.
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error>;
     /// Makes the changes, in the plan's order.
     fn apply(&mut self, plan: &Plan, after: &Loaded) -> Result<(), Error>;
     /// Clients with a record: how many per service index, and per backend (`BackendId`).

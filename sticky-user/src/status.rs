@@ -122,7 +122,7 @@ pub(crate) fn build(parts: &Parts<'_>) -> Status {
     let none = InForceService::default();
     let in_force: HashMap<&str, &InForceService> = parts
         .in_force
-        .map(|f| f.services.iter().map(|service| (service.id.as_str(), service)).collect())
+        .map(|f| f.services.iter().map(|service| (service.id.as_str(), &**service)).collect())
         .unwrap_or_default();
     let snapshot = parts.in_force.map_or(parts.found, |f| &f.snapshot);
     Status {

@@ -137,7 +137,7 @@ fn located(backend: &Backend) -> Located {
 
 /// How the client reaches the service first.
 fn path(service: &Service, client: IpAddr, inside: bool, in_force: &InForce) -> Path {
-    let of = |s: &&InForceService| s.id == service.id;
+    let of = |s: &&Arc<InForceService>| s.id == service.id;
     let frontends = in_force.services.iter().find(of).map_or(&[][..], |s| &s.frontends);
     let family =
         |f: &&FrontendInForce| f.frontend.addr.is_ipv4() == client.to_canonical().is_ipv4();

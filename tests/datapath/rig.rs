@@ -113,7 +113,7 @@ impl Rig {
         let reach = self.reach(node, &addrs)?;
         let Rules { ttl, prefix, interval, verdicts } = rules;
         let wanted = Arc::new(DesiredService {
-            identity: 1,
+            identity: identity("s"),
             id: "s".into(),
             ttl,
             prefix,
@@ -141,8 +141,9 @@ impl Rig {
         &mut self,
         node: &Netns,
         addrs: &[IpAddr],
-    ) -> anyhow::Result<Arc<HashMap<IpAddr, Reach>>> {
-        Ok(node.enter(|| self.path.executor.reach(addrs))??)
+    ) -> anyhow::Result<HashMap<IpAddr, Reach>> {
+        let executor = &mut self.path.executor;
+        Ok(node.enter(|| executor.look().and_then(|_| executor.reach(addrs)))??)
     }
 }
 

@@ -37,10 +37,8 @@ pub struct Part {
     pub errors: Vec<LabelError>,
     /// Frontends of a family that not every backend has an address of.
     pub relayed: Vec<Frontend>,
-    /// Where its backends are.
-    places: Vec<(IpAddr, Option<Reach>)>,
-    /// Weights grow with time.
-    grows: bool,
+    /// Something else may follow from the same: a weight grows with time, or a backend that nothing leads to may be reached.
+    restless: bool,
 }
 
 impl Part {
@@ -59,8 +57,7 @@ impl Part {
             desired: None,
             errors: Vec::new(),
             relayed: Vec::new(),
-            places: Vec::new(),
-            grows: !service.config.slow_start.is_zero(),
+            restless: !service.config.slow_start.is_zero(),
         };
         if service.config.ip_hash {
             part.desired = Some(Arc::new(part.desired(key, reach, weight)));
@@ -68,22 +65,23 @@ impl Part {
         part
     }
 
-    /// The id of its service.
+    /// Whether it is this service's, as it was then or is now.
     #[must_use]
-    pub fn id(&self) -> &str {
-        &self.service.id
+    pub fn belongs_to(&self, service: &Arc<Service>) -> bool {
+        Arc::ptr_eq(&self.service, service) || self.service.id == service.id
     }
 
-    /// Whether the same would be made of these, as long as its backends are where they were.
+    /// The service's, in the maps.
+    #[must_use]
+    pub fn identity(&self) -> u64 {
+        let desired = self.desired.as_ref().map(|desired| desired.identity);
+        desired.unwrap_or_else(|| identity(&self.service.id))
+    }
+
+    /// Whether the same would be made of these, as long as addresses are where they were.
     #[must_use]
     pub fn is_of(&self, service: &Arc<Service>, resolved: &Resolved) -> bool {
-        !self.grows && Arc::ptr_eq(&self.service, service) && self.resolved == *resolved
-    }
-
-    /// Whether its backends are where they were.
-    #[must_use]
-    pub fn is_there(&self, reach: &HashMap<IpAddr, Reach>) -> bool {
-        self.places.iter().all(|(addr, place)| reach.get(addr) == place.as_ref())
+        !self.restless && Arc::ptr_eq(&self.service, service) && self.resolved == *resolved
     }
 
     /// Shares what is as it was before.
@@ -112,13 +110,14 @@ impl Part {
         for backend in service.backends.iter().filter(serving) {
             let mut wanted = desired_backend(backend, weight(backend), key);
             for addr in local(backend) {
-                let place = reach.get(&addr);
-                match place {
+                match reach.get(&addr) {
                     Some(Reach::Device(ifindex)) => wanted.reached(addr, *ifindex),
-                    Some(Reach::Not(why)) => self.errors.push(unreachable(backend, why)),
+                    Some(Reach::Not(why)) => {
+                        self.restless = true;
+                        self.errors.push(unreachable(backend, why));
+                    }
                     None => {}
                 }
-                self.places.push((addr, place.cloned()));
             }
             if wanted.ifindex_v4 != 0 || wanted.ifindex_v6 != 0 {
                 backends.push(wanted);
@@ -155,9 +154,10 @@ impl Part {
     }
 }
 
-/// The addresses of backends that the data path can use.
-pub fn addresses(services: &[Arc<Service>]) -> Vec<IpAddr> {
-    services.iter().filter(|s| s.config.ip_hash).flat_map(|s| &s.backends).flat_map(local).collect()
+/// The addresses of its backends that the data path can use.
+pub fn addresses(service: &Service) -> impl Iterator<Item = IpAddr> {
+    let backends = if service.config.ip_hash { &*service.backends } else { &[] };
+    backends.iter().flat_map(local)
 }
 
 /// Where layer 4 delivers to.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::model::{Frontend, LabelError, Publish, Service};
 
@@ -19,13 +20,46 @@ pub struct Resolved {
     pub errors: Vec<LabelError>,
 }
 
-/// The frontends of every service, in the services' order: the first keeps a contested one.
-#[must_use]
-pub fn resolve(
-    services: &[Arc<Service>],
-    vips: &[IpAddr],
-    occupied: &dyn Occupied,
-) -> Vec<Resolved> {
+/// Who listens on this host is asked again after this.
+const ASKED: Duration = Duration::from_secs(3);
+
+/// The frontends of the services as they were last, which most changes leave as they are.
+#[derive(Default)]
+pub struct Frontends {
+    services: Vec<Arc<Service>>,
+    vips: Vec<IpAddr>,
+    asked: Option<Instant>,
+    resolved: Arc<Vec<Resolved>>,
+}
+
+impl Frontends {
+    /// The frontends of every service, in the services' order.
+    pub fn of(
+        &mut self,
+        services: &[Arc<Service>],
+        vips: &[IpAddr],
+        occupied: &dyn Occupied,
+    ) -> Arc<Vec<Resolved>> {
+        let alike = |(a, b): (&Arc<Service>, &Arc<Service>)| {
+            let ip_hash = a.config.ip_hash == b.config.ip_hash;
+            Arc::ptr_eq(a, b) || (ip_hash && a.name == b.name && a.publish == b.publish)
+        };
+        let same = self.asked.is_some_and(|asked| asked.elapsed() < ASKED)
+            && self.vips == vips
+            && self.services.len() == services.len()
+            && self.services.iter().zip(services).all(alike);
+        if !same {
+            self.resolved = Arc::new(resolve(services, vips, occupied));
+            self.vips = vips.to_vec();
+            self.asked = Some(Instant::now());
+        }
+        self.services = services.to_vec();
+        Arc::clone(&self.resolved)
+    }
+}
+
+/// The first keeps a contested one.
+fn resolve(services: &[Arc<Service>], vips: &[IpAddr], occupied: &dyn Occupied) -> Vec<Resolved> {
     let mut owners: HashMap<Frontend, &str> = HashMap::new();
     services
         .iter()
@@ -116,6 +150,21 @@ mod tests {
 
     fn run(services: &[Arc<Service>]) -> Vec<Resolved> {
         resolve(services, &VIPS.map(|a| a.parse().unwrap()), &Ssh)
+    }
+
+    #[test]
+    fn backends_change_no_frontend_and_ports_do() {
+        let mut frontends = Frontends::default();
+        let vips = VIPS.map(|a| a.parse().unwrap());
+        let first = frontends.of(&[service("a", &[(80, Proto::Tcp)])], &vips, &Ssh);
+        let other = service("a", &[(80, Proto::Tcp)]);
+        assert!(Arc::ptr_eq(&first, &frontends.of(std::slice::from_ref(&other), &vips, &Ssh)));
+        let two = [other, service("b", &[(80, Proto::Tcp)])];
+        let contested = frontends.of(&two, &vips, &Ssh);
+        assert!(!contested[1].errors.is_empty());
+        let moved = [two[0].clone(), service("b", &[(81, Proto::Tcp)])];
+        assert!(frontends.of(&moved, &vips, &Ssh)[1].errors.is_empty());
+        assert_eq!(frontends.of(&moved, &[], &Ssh)[1], Resolved::default());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use sticky_common::types::{
 };
 
 use crate::model::{self, IpPrefix};
+use crate::parallel;
 use indices::Indices;
 
 /// Ticks that packets are dropped for a service without a backend, before they are refused: less than five seconds.
@@ -206,7 +207,8 @@ pub fn diff(
         plan.gone_tables.push(old.index);
         plan.service_ids.push((old.index, 0));
     }
-    for want in &changed {
+    let mut parts = Vec::with_capacity(changed.len());
+    for &want in &changed {
         let old = loaded.services.get(&want.identity).map(Arc::as_ref);
         let index = match old {
             Some(old) => old.index,
@@ -237,7 +239,11 @@ pub fn diff(
             }
             backends.insert(b.identity, value);
         }
-        let (slots, members, moved) = table(want, old, &backends, build);
+        parts.push((want, old, index, backends));
+    }
+    let tables =
+        parallel::map(&parts, |(want, old, _, backends)| table(want, *old, backends, build));
+    for ((want, old, index, backends), (slots, members, moved)) in parts.into_iter().zip(tables) {
         // A table that was not built anew is the same one, and need not be compared.
         if old.is_none_or(|o| !Arc::ptr_eq(&o.slots, &slots) && o.slots != slots) {
             plan.tables.push((index, Arc::clone(&slots)));
@@ -362,11 +368,13 @@ fn table(
     {
         return (Arc::clone(&old.slots), built_from, 0);
     }
-    let mut slots = vec![Slot::EMPTY; build.table_size as usize];
-    maglev::fill(&members, &mut vec![Cursor::default(); members.len()], &mut slots);
+    let mut slots: Arc<[Slot]> =
+        std::iter::repeat_n(Slot::EMPTY, build.table_size as usize).collect();
+    let filled = Arc::make_mut(&mut slots);
+    maglev::fill(&members, &mut vec![Cursor::default(); members.len()], filled);
     let mut moved = 0;
     if let Some(old) = old {
-        for (new, old) in slots.iter_mut().zip(old.slots.iter()) {
+        for (new, old) in filled.iter_mut().zip(old.slots.iter()) {
             let same = new.index() == old.index();
             moved += usize::from(!same);
             if !same || old.unsettled() || build.rekeyed {
@@ -374,7 +382,7 @@ fn table(
             }
         }
     }
-    (slots.into(), built_from, moved)
+    (slots, built_from, moved)
 }
 
 #[cfg(test)]

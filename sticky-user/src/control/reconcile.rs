@@ -1,6 +1,6 @@
 //! The loop: waits for a change of what was found or of this node's addresses and links, commits it, says so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,13 +11,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
+use super::became::All;
 use super::desired::{self, Part, identity};
-use super::frontends::{self, Occupied, Resolved};
+use super::frontends::{Frontends, Occupied, Resolved};
+use super::in_order::InOrder;
 use super::plan::{self, Build, Loaded, Plan};
 use super::settle::Survey;
-use super::shares::Shares;
 use super::warming::Warming;
-use super::{Census, FrontendInForce, InForce, InForceService, Path, Reach};
+use super::{Census, InForce, InForceService};
 use crate::model::{Service, Snapshot};
 use crate::provider::Found;
 
@@ -56,9 +57,10 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         last: None,
         errors: HashSet::new(),
         warming: Warming::default(),
-        shares: Shares::default(),
+        frontends: Frontends::default(),
         parts: Vec::new(),
-        reach: Arc::default(),
+        moved: false,
+        became: All::default(),
         planned: None,
     };
     let mut found = inputs.found.borrow_and_update().clone();
@@ -98,7 +100,7 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
 #[derive(PartialEq)]
 struct Basis {
     snapshot: Arc<Snapshot>,
-    services: Vec<InForceService>,
+    services: Vec<Arc<InForceService>>,
 }
 
 struct Reconciler {
@@ -109,10 +111,13 @@ struct Reconciler {
     /// Problems of this node that were already told.
     errors: HashSet<(String, String)>,
     warming: Warming,
-    shares: Shares,
-    /// What should be in force of each service, and the addresses as they were found for that.
+    frontends: Frontends,
+    /// What should be in force of each service.
     parts: Vec<Arc<Part>>,
-    reach: Arc<HashMap<IpAddr, Reach>>,
+    /// Addresses may be elsewhere than these say.
+    moved: bool,
+    /// What became of each of them.
+    became: All,
     /// What the last plan followed from; from the same and the same parts follows that nothing is to be done. `None`: it is
     /// still to be carried out.
     planned: Option<Arc<Snapshot>>,
@@ -124,8 +129,8 @@ impl Reconciler {
         let services = &found.snapshot.services;
         let vips = inputs.vips.borrow().clone();
         let resolved = match &inputs.data_path {
-            Some(_) => frontends::resolve(services, &vips, &*inputs.occupied),
-            None => vec![Resolved::default(); services.len()],
+            Some(_) => self.frontends.of(services, &vips, &*inputs.occupied),
+            None => Arc::new(vec![Resolved::default(); services.len()]),
         };
         // A refused change leaves layer 4 as it is; layer 7 goes on with what was found.
         let committed = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
@@ -137,7 +142,7 @@ impl Reconciler {
         let before = std::mem::replace(&mut self.loaded, after);
         let basis = Basis {
             snapshot: Arc::clone(&found.snapshot),
-            services: self.in_force(found, resolved),
+            services: self.became.of(services, &resolved, &self.parts, &self.loaded),
         };
         if self.last.as_ref() == Some(&basis) && plan.is_empty() {
             return None;
@@ -168,9 +173,7 @@ impl Reconciler {
         };
         let planned = self.planned.take();
         let services = &found.snapshot.services;
-        let reach = data_path.reach(&desired::addresses(services))?;
-        let parts = self.parts(services, resolved, inputs.hash_key, &reach);
-        self.reach = reach;
+        let parts = self.parts(services, resolved, inputs.hash_key, &mut **data_path)?;
         let before = std::mem::replace(&mut self.parts, parts);
         let same = before.len() == self.parts.len()
             && before.iter().zip(&self.parts).all(|(before, now)| Arc::ptr_eq(before, now));
@@ -194,29 +197,38 @@ impl Reconciler {
         services: &[Arc<Service>],
         resolved: &[Resolved],
         key: HashKey,
-        reach: &Arc<HashMap<IpAddr, Reach>>,
-    ) -> Vec<Arc<Part>> {
+        data_path: &mut dyn super::DataPath,
+    ) -> Result<Vec<Arc<Part>>, super::Error> {
+        // Still so after a failure further on.
+        self.moved |= data_path.look()?;
         let at = Instant::now();
         self.warming.see(services, at);
-        let all_there = Arc::ptr_eq(reach, &self.reach);
-        let before: HashMap<&str, &Arc<Part>> =
-            self.parts.iter().map(|part| (part.id(), part)).collect();
-        let part = |(service, resolved): (&Arc<Service>, &Resolved)| {
-            let before = before.get(service.id.as_str()).copied();
-            let same = before.filter(|part| {
-                part.is_of(service, resolved) && (all_there || part.is_there(reach))
-            });
-            if let Some(same) = same {
-                return Arc::clone(same);
-            }
-            let weight = |backend: &_| self.warming.weight(service, backend, at);
-            let part = Part::new(service, resolved, key, reach, weight);
-            match before {
-                Some(before) => part.after(before),
-                None => Arc::new(part),
-            }
+        let mut before = InOrder::new(&self.parts);
+        let before: Vec<Option<&Arc<Part>>> =
+            services.iter().map(|service| before.find(|part| part.belongs_to(service))).collect();
+        let stays = |before: Option<&Arc<Part>>, service, resolved| {
+            before.filter(|part| !self.moved && part.is_of(service, resolved)).cloned()
         };
-        services.iter().zip(resolved).map(part).collect()
+        let all = || services.iter().zip(resolved).zip(&before);
+        let mut parts: Vec<Option<Arc<Part>>> =
+            all().map(|((service, resolved), before)| stays(*before, service, resolved)).collect();
+        let others = services.iter().zip(&parts).filter(|(_, part)| part.is_none());
+        let addrs: Vec<IpAddr> =
+            others.flat_map(|(service, _)| desired::addresses(service)).collect();
+        let reach = data_path.reach(&addrs)?;
+        let parts = all().zip(&mut parts).map(|(((service, resolved), before), part)| {
+            part.take().unwrap_or_else(|| {
+                let weight = |backend: &_| self.warming.weight(service, backend, at);
+                let part = Part::new(service, resolved, key, &reach, weight);
+                match before {
+                    Some(before) => part.after(before),
+                    None => Arc::new(part),
+                }
+            })
+        });
+        let parts = parts.collect();
+        self.moved = false;
+        Ok(parts)
     }
 
     /// Looks through the client records: slots that nobody disputes settle, records that stand for nothing go.
@@ -250,36 +262,6 @@ impl Reconciler {
         Ok(())
     }
 
-    fn in_force(&mut self, found: &Found, resolved: Vec<Resolved>) -> Vec<InForceService> {
-        let services = &found.snapshot.services;
-        let slots = self.shares.of(services, &self.loaded);
-        let parts: HashMap<&str, &Arc<Part>> =
-            self.parts.iter().map(|part| (part.id(), part)).collect();
-        let per_service = services.iter().zip(resolved).zip(slots);
-        per_service
-            .map(|((service, resolved), slots)| {
-                let part = parts.get(service.id.as_str());
-                let mut errors = resolved.errors;
-                errors.extend(part.into_iter().flat_map(|part| part.errors.iter().cloned()));
-                let relayed =
-                    |frontend: &_| part.is_some_and(|part| part.relayed.contains(frontend));
-                let frontends = resolved.frontends.into_iter();
-                InForceService {
-                    id: service.id.clone(),
-                    frontends: frontends
-                        .map(|(frontend, target)| FrontendInForce {
-                            frontend,
-                            target,
-                            path: if relayed(&frontend) { Path::Relay } else { Path::Xdp },
-                        })
-                        .collect(),
-                    slots,
-                    errors,
-                }
-            })
-            .collect()
-    }
-
     /// One line per service whose slots or backends changed (contract, section 7).
     fn tell(
         &mut self,
@@ -291,16 +273,26 @@ impl Reconciler {
     ) {
         let previous = self.last.as_ref().map(|l| Arc::clone(&l.snapshot)).unwrap_or_default();
         let up = |s: &Service| s.backends.iter().filter(|b| b.state.takes_new()).count();
-        let mut gone: HashMap<&str, &Arc<Service>> =
-            previous.services.iter().map(|service| (service.id.as_str(), service)).collect();
+        let mut old = InOrder::new(&previous.services);
         let mut changed = Vec::new();
+        let mut known = 0;
         for service in &found.snapshot.services {
-            let old = gone.remove(service.id.as_str());
-            let moved = plan.moved.get(&identity(&service.id)).copied().unwrap_or(0);
+            let old = old.find(|old| Arc::ptr_eq(old, service) || old.id == service.id);
+            known += usize::from(old.is_some());
+            let moved = match plan.moved.is_empty() {
+                true => 0,
+                false => plan.moved.get(&identity(&service.id)).copied().unwrap_or(0),
+            };
             let same = |old: &&Arc<Service>| Arc::ptr_eq(old, service) || up(old) == up(service);
             if moved > 0 || !old.as_ref().is_some_and(same) {
                 changed.push((service, old.map_or(0, |old| up(old)), moved));
             }
+        }
+        let mut now = InOrder::new(&found.snapshot.services);
+        let mut gone = Vec::new();
+        if known < previous.services.len() {
+            let is_gone = |old: &&Arc<Service>| now.find(|now| now.id == old.id).is_none();
+            gone.extend(previous.services.iter().filter(is_gone));
         }
         if let Some(data_path) = &inputs.data_path
             && !changed.is_empty()
@@ -321,7 +313,7 @@ impl Reconciler {
                 took.as_millis(),
             );
         }
-        for gone in gone.values() {
+        for gone in gone {
             info!(
                 "service {}: removed, generation {}, {} ms from event",
                 gone.name,

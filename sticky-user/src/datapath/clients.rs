@@ -1,6 +1,6 @@
 //! Answers for clients from the loaded tables and records, for the proxy and for `where`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use tracing::debug;
 use super::load::Maps;
 use super::sys;
 use crate::clients::{Choice, ClientTable, hash_of, masked};
+use crate::control::desired::identity;
 use crate::control::plan::{DesiredService, Loaded, LoadedService};
 use crate::control::reconcile;
 use crate::model::IpPrefix;
@@ -24,7 +25,8 @@ use crate::model::IpPrefix;
 /// The maps' numbers and the snapshot's names; replaced at each commit.
 #[derive(Default)]
 pub struct Index {
-    services: HashMap<Arc<str>, Arc<Service>>,
+    /// By identity.
+    services: BTreeMap<u64, Arc<Service>>,
 }
 
 /// What counts as one client, and for how long it is remembered.
@@ -45,14 +47,18 @@ struct Service {
 impl Index {
     /// The index of what is loaded now. Services that are loaded as they were are those of this one.
     pub fn after(&self, loaded: &Loaded) -> Self {
-        let services = loaded.services.values().filter_map(|service| {
+        let services = loaded.services.iter().filter_map(|(identity, service)| {
             let wanted = service.wanted.as_ref()?;
-            let same = self.services.get(&wanted.id);
+            let same = self.services.get(identity);
             let same = same.filter(|known| Arc::ptr_eq(&known.source, service)).cloned();
             let known = same.unwrap_or_else(|| Arc::new(Service::new(service, wanted)));
-            Some((Arc::clone(&wanted.id), known))
+            Some((*identity, known))
         });
         Self { services: services.collect() }
+    }
+
+    fn service(&self, id: &str) -> Option<&Arc<Service>> {
+        self.services.get(&identity(id))
     }
 
     /// Index in the maps and id of every backend.
@@ -64,7 +70,9 @@ impl Index {
 
     /// Index in the maps and id of every service.
     pub fn services(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.services.iter().map(|(id, s)| (s.source.index, &**id))
+        self.services
+            .values()
+            .filter_map(|s| Some((s.source.index, &*s.source.wanted.as_ref()?.id)))
     }
 }
 
@@ -170,7 +178,7 @@ impl Clients {
 impl ClientTable for Clients {
     fn choose(&self, service: &str, client: IpAddr) -> Option<Choice> {
         let index = self.index.load();
-        let service = index.services.get(service)?;
+        let service = index.service(service)?;
         let (key, hash) = self.client(service, client);
         let record = self.record(&key);
         let now = reconcile::now();
@@ -186,7 +194,7 @@ impl ClientTable for Clients {
 
     fn look(&self, service: &str, client: IpAddr) -> Option<Choice> {
         let index = self.index.load();
-        let service = index.services.get(service)?;
+        let service = index.service(service)?;
         let (key, hash) = self.client(service, client);
         let record = self.record(&key);
         let slot = self.loaded_slot(service, hash)?;
@@ -198,7 +206,7 @@ impl ClientTable for Clients {
 
     fn home(&self, service: &str, client: IpAddr) -> Option<String> {
         let index = self.index.load();
-        let service = index.services.get(service)?;
+        let service = index.service(service)?;
         let record = self.record(&self.client(service, client).0)?;
         let fresh = tick::since(reconcile::now(), record.seen) <= service.rules.ttl;
         let [id, ..] = record.backends;
@@ -208,13 +216,13 @@ impl ClientTable for Clients {
 
     fn hashed(&self, service: &str, key: &[u8]) -> Option<Choice> {
         let index = self.index.load();
-        let service = index.services.get(service)?;
+        let service = index.service(service)?;
         let slot = service.slot(maglev::identity(self.key, key));
         let backend = service.backend(slot.index()?)?;
         service.named(backend, Outcome::Hash)
     }
 
     fn knows(&self, service: &str) -> bool {
-        self.index.load().services.get(service).is_some_and(|service| !service.backends.is_empty())
+        self.index.load().service(service).is_some_and(|service| !service.backends.is_empty())
     }
 }

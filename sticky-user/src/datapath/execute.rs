@@ -26,6 +26,7 @@ use crate::clients::hash_of;
 use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
 use crate::control::settle::Known;
 use crate::control::{Census, DataPath, Error, Reach};
+use crate::parallel;
 
 /// Writes the maps; there is one.
 pub struct Executor {
@@ -79,12 +80,13 @@ impl Executor {
                 maps.service_ids.set(index, identity)?;
             }
         }
-        let mut tables = Vec::with_capacity(plan.tables.len());
-        for (service, slots) in &plan.tables {
+        // The kernel clears the memory of each, which takes longer than all else.
+        let tables = parallel::map(&plan.tables, |(service, slots)| {
             let table = load::new_table(self.table_size)?;
             sys::fill_single(table.as_fd(), slots)?;
-            tables.push((*service, table));
-        }
+            Ok((*service, table))
+        });
+        let tables = tables.into_iter().collect::<io::Result<Vec<_>>>()?;
         // The commit point.
         let (indices, fds): (Vec<u32>, Vec<u32>) =
             tables.iter().map(|(s, t)| (*s, t.as_raw_fd() as u32)).unzip();
@@ -140,17 +142,26 @@ impl DataPath for Executor {
         Ok(read)
     }
 
-    fn reach(&mut self, addrs: &[IpAddr]) -> Result<Arc<HashMap<IpAddr, Reach>>, Error> {
+    fn look(&mut self) -> Result<bool, Error> {
         let links =
             self.netlink.links().map_err(|e| Error(format!("cannot list the interfaces: {e}")))?;
-        if self.routes_changed.swap(false, Ordering::AcqRel) || links != self.links {
+        // A new container's link leads nowhere that was not asked for in vain.
+        let another = |index: &u32| links.get(index) != self.links.get(index);
+        let moved = self.routes_changed.swap(false, Ordering::AcqRel)
+            || self.whereabouts.devices().iter().any(another);
+        if moved {
             self.whereabouts = Whereabouts::default();
-            self.links = links;
         }
+        self.links = links;
         self.hooks.follow_clients(&self.links);
+        Ok(moved)
+    }
+
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
         let (links, hooks) = (&self.links, &self.hooks);
-        self.whereabouts
-            .look(addrs, &mut self.netlink, |addr, index| {
+        let found = self
+            .whereabouts
+            .find(addrs, &mut self.netlink, |addr, index| {
                 let link = links.get(&index)?;
                 if link.name == "lo" {
                     return Some(format!("{addr} is an address of this host"));
@@ -161,7 +172,7 @@ impl DataPath for Executor {
             })
             .map_err(|e| failed("look for the routes to the backends", &e))?;
         self.hooks.follow_backends(self.whereabouts.devices(), &self.links);
-        Ok(self.whereabouts.known())
+        Ok(found)
     }
 
     fn apply(&mut self, plan: &Plan, after: &Loaded) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::warn;
@@ -69,17 +70,18 @@ fn listen() -> io::Result<Messages> {
 /// Until the connection ends.
 async fn tell(messages: &mut Messages, sender: &watch::Sender<u64>, routes: &AtomicBool) {
     while let Some(first) = messages.next().await {
-        if is_route(&first.payload) {
-            routes.store(true, Ordering::Release);
+        if let Some(route) = route(&first.payload) {
+            routes.fetch_or(matters(route), Ordering::AcqRel);
             continue;
         }
         sender.send_modify(|count| *count += 1);
         tokio::time::sleep(SETTLE).await;
         let mut more = false;
         while let Some(Some(message)) = messages.next().now_or_never() {
-            let route = is_route(&message.payload);
-            routes.fetch_or(route, Ordering::AcqRel);
-            more |= !route;
+            match route(&message.payload) {
+                Some(route) => _ = routes.fetch_or(matters(route), Ordering::AcqRel),
+                None => more = true,
+            }
         }
         if more {
             sender.send_modify(|count| *count += 1);
@@ -90,11 +92,38 @@ async fn tell(messages: &mut Messages, sender: &watch::Sender<u64>, routes: &Ato
     }
 }
 
-fn is_route(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
-    matches!(
-        payload,
+fn route(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<&RouteMessage> {
+    match payload {
         NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_)
-        )
-    )
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        ) => Some(route),
+        _ => None,
+    }
+}
+
+/// Whether a backend may be elsewhere for it. Each new container's link brings routes to what is on the link alone.
+fn matters(route: &RouteMessage) -> bool {
+    !route.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet6(to)) => {
+            to.is_unicast_link_local() || to.is_multicast()
+        }
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_of_a_link_alone_leads_no_backend_elsewhere() {
+        let to = |to: Option<&str>| {
+            let mut route = RouteMessage::default();
+            let to = to.map(|to| RouteAddress::Inet6(to.parse().unwrap()));
+            route.attributes.extend(to.map(RouteAttribute::Destination));
+            matters(&route)
+        };
+        assert!(!to(Some("fe80::")) && !to(Some("ff00::")));
+        assert!(to(Some("2001:db8::")) && to(None), "one to everywhere has no destination");
+    }
 }

@@ -3,68 +3,47 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::netlink::Netlink;
 use crate::control::Reach;
 
-/// Of the addresses that were asked for last.
+/// Of the addresses that were asked for since the links or the routes changed.
 #[derive(Default)]
 pub struct Whereabouts {
-    addrs: Vec<IpAddr>,
-    known: Arc<HashMap<IpAddr, Reach>>,
-    /// Interfaces of those that can be reached.
+    /// The interfaces of those that can be reached.
+    known: HashMap<IpAddr, u32>,
     devices: HashSet<u32>,
-    /// All can be reached.
-    whole: bool,
 }
 
 impl Whereabouts {
-    /// Looks for these addresses, and forgets all others; `refuses` says why an interface does not do for one.
-    pub fn look(
+    /// Where these addresses are; `refuses` says why an interface does not do for one.
+    pub fn find(
         &mut self,
         addrs: &[IpAddr],
         netlink: &mut Netlink,
         refuses: impl Fn(IpAddr, u32) -> Option<String>,
-    ) -> io::Result<()> {
-        let same = self.addrs == addrs;
-        if same && self.whole {
-            return Ok(());
+    ) -> io::Result<HashMap<IpAddr, Reach>> {
+        let open = addrs.iter().filter(|addr| !self.known.contains_key(*addr));
+        let open: Vec<IpAddr> = open.copied().collect();
+        let mut found = HashMap::with_capacity(addrs.len());
+        for (addr, answer) in open.iter().zip(netlink.routes(&open)?) {
+            let reach = answer.and_then(|index| refuses(*addr, index).map_or(Ok(index), Err));
+            match reach {
+                Ok(index) => {
+                    self.known.insert(*addr, index);
+                    self.devices.insert(index);
+                }
+                Err(why) => {
+                    found.insert(*addr, Reach::Not(why));
+                }
+            }
         }
-        self.whole = false;
-        if !same {
-            let still = |addr: &IpAddr| Some((*addr, self.known.get(addr)?.clone()));
-            self.known = Arc::new(addrs.iter().filter_map(still).collect());
-            self.addrs = addrs.to_vec();
+        for addr in addrs {
+            if let Some(index) = self.known.get(addr) {
+                found.insert(*addr, Reach::Device(*index));
+            }
         }
-        let there = |addr: &&IpAddr| matches!(self.known.get(*addr), Some(Reach::Device(_)));
-        let open: Vec<IpAddr> = addrs.iter().filter(|addr| !there(addr)).copied().collect();
-        let answers = netlink.routes(&open)?;
-        let found = open.into_iter().zip(answers).map(|(addr, answer)| {
-            let reach = answer.and_then(|index| match refuses(addr, index) {
-                Some(why) => Err(why),
-                None => Ok(index),
-            });
-            (addr, reach.map_or_else(Reach::Not, Reach::Device))
-        });
-        let news = found.filter(|(addr, reach)| self.known.get(addr) != Some(reach));
-        let news: Vec<_> = news.collect();
-        // Whoever has the map of before keeps it; nothing is copied where nothing is new.
-        if !news.is_empty() {
-            Arc::make_mut(&mut self.known).extend(news);
-        }
-        let device = |reach: &Reach| match reach {
-            Reach::Device(index) => Some(*index),
-            Reach::Not(_) => None,
-        };
-        self.devices = self.known.values().filter_map(device).collect();
-        self.whole = self.known.values().all(|reach| matches!(reach, Reach::Device(_)));
-        Ok(())
-    }
-
-    /// The same map as long as nothing changes.
-    pub fn known(&self) -> Arc<HashMap<IpAddr, Reach>> {
-        Arc::clone(&self.known)
+        Ok(found)
     }
 
     /// The interfaces that backends are behind.
@@ -78,30 +57,17 @@ mod tests {
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    const NOWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
 
     #[test]
-    fn asked_once_and_until_it_is_found() {
+    fn an_address_of_this_host_is_behind_no_interface() {
         let mut netlink = Netlink::connect().unwrap();
         let mut places = Whereabouts::default();
-        let asked = std::cell::RefCell::new(Vec::new());
-        let mut look = |places: &mut Whereabouts, addrs: &[IpAddr]| {
-            let note = |addr, _| {
-                asked.borrow_mut().push(addr);
-                (addr == NOWHERE).then(|| "no".to_owned())
-            };
-            places.look(addrs, &mut netlink, note).unwrap();
-            (places.known(), asked.take())
-        };
-        // An address of this host has no interface to leave by.
-        let (first, _) = look(&mut places, &[HERE]);
-        assert!(matches!(first.get(&HERE), Some(Reach::Not(why)) if why.contains("of this host")));
-        let (again, _) = look(&mut places, &[HERE]);
-        assert!(Arc::ptr_eq(&first, &again));
+        for _ in 0..2 {
+            let found = places.find(&[HERE], &mut netlink, |_, _| None).unwrap();
+            assert!(matches!(&found[&HERE], Reach::Not(why) if why.contains("of this host")));
+        }
         assert!(places.devices().is_empty());
-        let (none, _) = look(&mut places, &[]);
-        assert!(none.is_empty());
-        assert!(first.contains_key(&HERE), "whoever has the map of before keeps it");
+        assert!(places.find(&[], &mut netlink, |_, _| None).unwrap().is_empty());
     }
 
     /// More than fit into one question, each with an answer of its own.

@@ -103,7 +103,12 @@ impl<D: DataPath> DataPath for Holdable<D> {
         self.inner.loaded()
     }
 
-    fn reach(&mut self, addrs: &[IpAddr]) -> Result<Arc<HashMap<IpAddr, Reach>>, Error> {
+    fn look(&mut self) -> Result<bool, Error> {
+        let _free = self.hold.free()?;
+        self.inner.look()
+    }
+
+    fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
         let _free = self.hold.free()?;
         self.inner.reach(addrs)
     }

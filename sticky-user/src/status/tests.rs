@@ -47,12 +47,15 @@ pub(crate) fn in_force() -> InForce {
     InForce {
         generation: 12,
         snapshot: Arc::new(Snapshot { services: vec![service.into()] }),
-        services: vec![InForceService {
-            id: "s1".into(),
-            frontends: vec![FrontendInForce { frontend, target: 8080, path: Path::Xdp }],
-            slots: Arc::new(HashMap::from([("kpf4".to_owned(), 3277)])),
-            errors: Vec::new(),
-        }],
+        services: vec![
+            InForceService {
+                id: "s1".into(),
+                frontends: vec![FrontendInForce { frontend, target: 8080, path: Path::Xdp }],
+                slots: HashMap::from([("kpf4".to_owned(), 3277)]),
+                errors: Vec::new(),
+            }
+            .into(),
+        ],
         updated: SystemTime::UNIX_EPOCH,
         took: Duration::from_millis(38),
     }

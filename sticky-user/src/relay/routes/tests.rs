@@ -29,7 +29,9 @@ pub(in crate::relay) fn in_force(backends: &[&str], state: State) -> InForce {
     InForce {
         generation: 1,
         snapshot: Arc::new(Snapshot { services: vec![service.into()] }),
-        services: vec![InForceService { id: "s".to_owned(), frontends, ..Default::default() }],
+        services: vec![
+            InForceService { id: "s".to_owned(), frontends, ..Default::default() }.into(),
+        ],
         updated: SystemTime::UNIX_EPOCH,
         took: Duration::ZERO,
     }

@@ -1,0 +1,76 @@
+//! What is in force of each service. What follows from the same part with the same in the maps is the same.
+
+use std::sync::Arc;
+
+use super::desired::Part;
+use super::frontends::Resolved;
+use super::in_order::InOrder;
+use super::plan::{Loaded, LoadedService};
+use super::{FrontendInForce, InForceService, Path, shares};
+use crate::model::Service;
+
+/// What became of all services, last.
+#[derive(Default)]
+pub(super) struct All(Vec<Became>);
+
+/// What is in force of a service, and what that followed from.
+struct Became {
+    part: Arc<Part>,
+    loaded: Option<Arc<LoadedService>>,
+    in_force: Arc<InForceService>,
+}
+
+impl All {
+    /// What becomes of these services.
+    pub(super) fn of(
+        &mut self,
+        services: &[Arc<Service>],
+        resolved: &[Resolved],
+        parts: &[Arc<Part>],
+        loaded: &Loaded,
+    ) -> Vec<Arc<InForceService>> {
+        let before = std::mem::take(&mut self.0);
+        let (mut before, mut parts) = (InOrder::new(&before), InOrder::new(parts));
+        let per_service = services.iter().zip(resolved).map(|(service, resolved)| {
+            let Some(part) = parts.find(|part| part.belongs_to(service)) else {
+                return Arc::new(in_force(service, resolved, None, None));
+            };
+            let loaded = loaded.services.get(&part.identity()).cloned();
+            let before = before.find(|before| before.part.belongs_to(service));
+            let same = before.filter(|before| {
+                Arc::ptr_eq(part, &before.part)
+                    && before.loaded.as_ref().map(Arc::as_ptr) == loaded.as_ref().map(Arc::as_ptr)
+            });
+            let in_force = match same {
+                Some(same) => Arc::clone(&same.in_force),
+                None => Arc::new(in_force(service, resolved, Some(part), loaded.as_deref())),
+            };
+            let part = Arc::clone(part);
+            self.0.push(Became { part, loaded, in_force: Arc::clone(&in_force) });
+            in_force
+        });
+        per_service.collect()
+    }
+}
+
+fn in_force(
+    service: &Service,
+    resolved: &Resolved,
+    part: Option<&Part>,
+    loaded: Option<&LoadedService>,
+) -> InForceService {
+    let mut errors = resolved.errors.clone();
+    errors.extend(part.into_iter().flat_map(|part| part.errors.iter().cloned()));
+    let relayed = |frontend: &_| part.is_some_and(|part| part.relayed.contains(frontend));
+    let frontends = resolved.frontends.iter().map(|&(frontend, target)| FrontendInForce {
+        frontend,
+        target,
+        path: if relayed(&frontend) { Path::Relay } else { Path::Xdp },
+    });
+    InForceService {
+        id: service.id.clone(),
+        frontends: frontends.collect(),
+        slots: loaded.map(|loaded| shares::count(service, loaded)).unwrap_or_default(),
+        errors,
+    }
+}
