@@ -3,6 +3,7 @@
 //! Each case runs in a program that restores the packet between two runs and counts the verdicts. The floor is a program
 //! that sends the frame back at once.
 
+mod services;
 mod wrapper;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +16,7 @@ use sticky::datapath::XdpMode;
 use sticky::model::{Frontend, Proto};
 use sticky_tests::topology::{NODE, Topology};
 
+use self::services::Services;
 use self::wrapper::Wrapper;
 use crate::report::{Report, Row, Samples, Table};
 use crate::rig::{Rig, Rules, Runner, Spec, UP};
@@ -31,25 +33,25 @@ const SHORTEST: usize = 66;
 const MAC: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
 /// One way through a program.
-struct Case {
-    name: &'static str,
+struct Case<'a> {
+    name: String,
     frame: Vec<u8>,
     vary: [u32; 2],
     verdict: u32,
-    target: Target,
+    target: &'a ProgramFd,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Target {
-    Sticky,
-    Tx,
-    Ipip,
-    Pass,
+/// Programs that are measured.
+struct Targets {
+    sticky: ProgramFd,
+    tx: ProgramFd,
+    ipip: ProgramFd,
+    pass: ProgramFd,
 }
 
 /// Measures all cases in turns.
 pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
-    let (rounds, runs) = if quick { (2, 20_000) } else { (15, 300_000) };
+    let rounds = if quick { (2, 20_000) } else { (15, 300_000) };
     let topology = Topology::new()?;
     let (_backends, addrs) = topology.backends(10)?;
     let mut rig = Rig::start(&topology.node, &["eth0"], XdpMode::Native)?;
@@ -61,36 +63,28 @@ pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
     rig.serve_as(&topology.node, &frontends, Rules::default(), &specs)?;
     let mut runner = Runner::new(&rig)?;
     let mut wrapper = Wrapper::load(programs)?;
-    let sticky = fd(&mut runner)?;
-    let (tx, ipip) = (wrapper.base("base_tx")?, wrapper.base("base_ipip")?);
-    let pass = wrapper.base("base_pass")?;
-    let all = cases(vip6);
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); all.len()];
-    for round in 0..=rounds {
-        for (case, times) in all.iter().zip(&mut times) {
-            let target = match case.target {
-                Target::Sticky => &sticky,
-                Target::Tx => &tx,
-                Target::Ipip => &ipip,
-                Target::Pass => &pass,
-            };
-            let time = wrapper
-                .measure(target, &case.frame, case.vary, case.verdict, runs)
-                .with_context(|| format!("case {}", case.name))?;
-            // The first round warms caches and makes the records.
-            if round > 0 {
-                times.push(time);
-            }
-        }
-    }
-    let rows = all.iter().zip(times).map(|(case, times)| row(case.name, times)).collect();
+    let targets = Targets {
+        sticky: fd(&mut runner)?,
+        tx: wrapper.base("base_tx")?,
+        ipip: wrapper.base("base_ipip")?,
+        pass: wrapper.base("base_pass")?,
+    };
     let costs = Table {
         name: "packet".to_owned(),
         title: "a packet at XDP".to_owned(),
         unit: "ns per packet",
         base: Some(0),
-        rows,
+        rows: in_turns(&mut wrapper, &cases(&targets, vip6), rounds)?,
     };
+    let services = Services::start(&topology.node, quick)?;
+    let many = Table {
+        name: "services".to_owned(),
+        title: "a packet at XDP among many services".to_owned(),
+        unit: "ns per packet",
+        base: Some(0),
+        rows: in_turns(&mut wrapper, &services.cases(), rounds)?,
+    };
+    services.check()?;
     let walked = verified(&mut runner)?;
     let walked = Table {
         name: "verifier".to_owned(),
@@ -99,8 +93,30 @@ pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
         base: None,
         rows: walked.into_iter().map(|(name, count)| row(name, vec![f64::from(count)])).collect(),
     };
-    let notes = vec![format!("{rounds} rounds of {runs} packets a case, 10 backends")];
-    Ok(Report { name: "l4", notes, tables: vec![costs, walked] })
+    let (rounds, runs) = rounds;
+    let notes = vec![format!("{rounds} rounds of {runs} packets a case, 10 backends a service")];
+    Ok(Report { name: "l4", notes, tables: vec![costs, many, walked] })
+}
+
+/// Rows of cases, measured one after the other in each of so many rounds, so many packets each.
+fn in_turns(
+    wrapper: &mut Wrapper,
+    cases: &[Case<'_>],
+    (rounds, runs): (usize, u32),
+) -> anyhow::Result<Vec<Row>> {
+    let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
+    for round in 0..=rounds {
+        for (case, times) in cases.iter().zip(&mut times) {
+            let time = wrapper
+                .measure(case.target, &case.frame, case.vary, case.verdict, runs)
+                .with_context(|| format!("case {}", case.name))?;
+            // The first round warms caches and makes the records.
+            if round > 0 {
+                times.push(time);
+            }
+        }
+    }
+    Ok(cases.iter().zip(times).map(|(case, times)| row(&case.name, times)).collect())
 }
 
 fn row(name: &str, samples: Vec<f64>) -> Row {
@@ -135,7 +151,7 @@ fn verified(runner: &mut Runner) -> anyhow::Result<Vec<(&'static str, u32)>> {
     Ok(all)
 }
 
-fn cases(vip6: Ipv6Addr) -> Vec<Case> {
+fn cases(targets: &Targets, vip6: Ipv6Addr) -> Vec<Case<'_>> {
     let client = Ipv4Addr::new(198, 18, 0, 1);
     let client6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
     let v4 = || PacketBuilder::ethernet2(MAC[0], MAC[1]).ipv4(client.octets(), NODE.octets(), 64);
@@ -154,27 +170,28 @@ fn cases(vip6: Ipv6Addr) -> Vec<Case> {
         v6().tcp(40_000, PORT, 1000, 64_240).ack(7777).write(&mut ack6, &payload),
     ];
     assert!(written.iter().all(Result::is_ok), "a vector takes any write");
-    let case = |name, frame: &Vec<u8>, vary, verdict, target| {
+    let case = |name: &str, frame: &Vec<u8>, vary, verdict, target| {
         let mut frame = frame.clone();
         // Shorter ones are filled up on the link.
         frame.resize(frame.len().max(SHORTEST), 0);
-        Case { name, frame, vary, verdict, target }
+        Case { name: name.to_owned(), frame, vary, verdict, target }
     };
+    let Targets { sticky, tx, ipip, pass } = targets;
     let one = [V4_SOURCE, 0];
     let one6 = [V6_SOURCE, 0];
     vec![
-        case("immediate XDP_TX (the floor)", &ack, one, TX, Target::Tx),
-        case("bare IPIP push", &ack, one, TX, Target::Ipip),
-        case("immediate XDP_PASS", &ack, one, PASS, Target::Pass),
-        case("not ours", &other, one, PASS, Target::Sticky),
-        case("TCP, 1 client", &ack, one, PASS, Target::Sticky),
-        case("TCP, 64 Ki clients", &ack, [V4_SOURCE, 0xffff], PASS, Target::Sticky),
-        case("TCP, 512 Ki clients", &ack, [V4_SOURCE, 0x7_ffff], PASS, Target::Sticky),
-        case("TCP SYN, 1 client", &syn, one, PASS, Target::Sticky),
-        case("TCP SYN, 64 Ki clients", &syn, [V4_SOURCE, 0xffff], PASS, Target::Sticky),
-        case("TCP SYN, 512 Ki clients", &syn, [V4_SOURCE, 0x7_ffff], PASS, Target::Sticky),
-        case("UDP, 1 client", &udp, one, PASS, Target::Sticky),
-        case("TCP over IPv6, 1 client", &ack6, one6, PASS, Target::Sticky),
-        case("TCP over IPv6, 64 Ki addresses", &ack6, [V6_SOURCE, 0xffff], PASS, Target::Sticky),
+        case("immediate XDP_TX (the floor)", &ack, one, TX, tx),
+        case("bare IPIP push", &ack, one, TX, ipip),
+        case("immediate XDP_PASS", &ack, one, PASS, pass),
+        case("not ours", &other, one, PASS, sticky),
+        case("TCP, 1 client", &ack, one, PASS, sticky),
+        case("TCP, 64 Ki clients", &ack, [V4_SOURCE, 0xffff], PASS, sticky),
+        case("TCP, 512 Ki clients", &ack, [V4_SOURCE, 0x7_ffff], PASS, sticky),
+        case("TCP SYN, 1 client", &syn, one, PASS, sticky),
+        case("TCP SYN, 64 Ki clients", &syn, [V4_SOURCE, 0xffff], PASS, sticky),
+        case("TCP SYN, 512 Ki clients", &syn, [V4_SOURCE, 0x7_ffff], PASS, sticky),
+        case("UDP, 1 client", &udp, one, PASS, sticky),
+        case("TCP over IPv6, 1 client", &ack6, one6, PASS, sticky),
+        case("TCP over IPv6, 64 Ki addresses", &ack6, [V6_SOURCE, 0xffff], PASS, sticky),
     ]
 }
