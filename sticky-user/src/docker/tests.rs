@@ -1,4 +1,5 @@
 pub(crate) mod fake;
+mod kept;
 mod lost;
 mod tls;
 
