@@ -228,15 +228,13 @@ impl Cluster {
             }
             self.tasks.extend(now.map(|tasks| (id.clone(), tasks)));
         }
-        let removed = |id: &&String| self.services.get(*id).is_some_and(|service| service.removed);
-        let ended = |id: &&String| {
-            let mut tasks = self.tasks.get(*id).into_iter().flatten();
-            !tasks.any(|task| task.phase == Phase::Running)
+        // Of a service that is not ours no tasks are listed, but its ports are free when it is gone.
+        let over = |(id, service): (&String, &ServiceView)| {
+            let mut tasks = self.tasks.get(id).into_iter().flatten();
+            let ended = service.removed && !tasks.any(|task| task.phase == Phase::Running);
+            ended.then(|| id.clone())
         };
-        let over: Vec<String> = match services {
-            Some(ids) => ids.iter().filter(removed).filter(ended).cloned().collect(),
-            None => self.services.keys().filter(removed).filter(ended).cloned().collect(),
-        };
+        let over: Vec<String> = self.services.iter().filter_map(over).collect();
         for id in over {
             self.services.remove(&id);
             self.changed.services.insert(id);

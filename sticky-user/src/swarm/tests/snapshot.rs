@@ -181,6 +181,19 @@ fn the_older_service_keeps_a_port_and_docker_keeps_its_own() {
 }
 
 #[test]
+fn a_port_of_docker_is_free_as_soon_as_its_service_is_gone() {
+    let listen = [("com.docker.lb.ip_hash", "true"), ("sticky.l4.listen", "9000/tcp")];
+    let dockers = service("dockers", "1", &[], &[port(9000, 1, false)]);
+    let mut cluster = cluster(vec![service("a", "2", &listen, &[]), dockers], Vec::new());
+    assert_eq!(services(&cluster)[0].errors.len(), 1);
+    // As after the event of its removal: no tasks are asked for, since it is not ours.
+    cluster.replace_services(Some(&["id-dockers".to_owned()]), Vec::new());
+    cluster.replace_tasks(Some(&[]), Vec::new());
+    assert!(cluster.changed.services.contains("id-dockers"));
+    assert_eq!(services(&cluster)[0].errors, []);
+}
+
+#[test]
 fn the_port_for_requests_is_the_only_published_one_or_must_be_given() {
     let hosts = [("com.docker.lb.hosts", "a.com")];
     let errors = |ports: &[PortView]| {
