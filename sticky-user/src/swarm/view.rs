@@ -133,15 +133,21 @@ pub(super) struct LocalAddress {
 impl Cluster {
     /// Drops what is remembered of containers that no task has any more.
     pub(super) fn forget_containers(&mut self) {
-        let tasks = self.tasks.values().flatten();
-        let alive: HashSet<&String> = tasks
-            .filter(|task| task.phase != Phase::After)
-            .filter_map(|task| task.container.as_ref())
-            .collect();
-        self.addresses.retain(|id, _| alive.contains(id));
-        // An event may come before its container is in a task.
+        let alive = || {
+            let tasks = self.tasks.values().flatten().filter(|task| task.phase != Phase::After);
+            tasks.filter_map(|task| task.container.as_ref())
+        };
         let ContainerEvents { dead, stopping, unhealthy } = &mut self.containers;
-        for set in [dead, stopping, unhealthy] {
+        // An event may come before its container is in a task.
+        let sets = [dead, stopping, unhealthy];
+        let many = sets.iter().any(|set| set.len() > 1000);
+        // An address of a dead one does no harm, as long as these do not grow.
+        if !many && self.addresses.len() <= alive().count() {
+            return;
+        }
+        let alive: HashSet<&String> = alive().collect();
+        self.addresses.retain(|id, _| alive.contains(id));
+        for set in sets {
             if set.len() > 1000 {
                 set.retain(|id| alive.contains(id));
             }
@@ -181,7 +187,11 @@ impl Cluster {
     }
 
     /// Takes addresses of containers besides those that are known: of the tasks of these services, or all.
-    pub(super) fn add_addresses(&mut self, services: Option<&[String]>, found: Addresses) {
+    pub(super) fn add_addresses(&mut self, services: Option<&[String]>, mut found: Addresses) {
+        found.retain(|container, addresses| self.addresses.get(container) != Some(addresses));
+        if found.is_empty() {
+            return;
+        }
         let known: Vec<String>;
         let services = match services {
             Some(ids) => ids,
@@ -193,10 +203,8 @@ impl Cluster {
         for service in services {
             for task in self.tasks.get(service).into_iter().flatten() {
                 let Some(container) = &task.container else { continue };
-                if let Some(addresses) = found.get(container)
-                    && self.addresses.get(container) != Some(addresses)
-                {
-                    self.addresses.insert(container.clone(), addresses.clone());
+                if let Some(addresses) = found.remove(container) {
+                    self.addresses.insert(container.clone(), addresses);
                     self.changed.services.insert(service.clone());
                 }
             }
@@ -229,12 +237,13 @@ impl Cluster {
             self.tasks.extend(now.map(|tasks| (id.clone(), tasks)));
         }
         // Of a service that is not ours no tasks are listed, but its ports are free when it is gone.
-        let over = |(id, service): (&String, &ServiceView)| {
+        let runs = |id| {
             let mut tasks = self.tasks.get(id).into_iter().flatten();
-            let ended = service.removed && !tasks.any(|task| task.phase == Phase::Running);
-            ended.then(|| id.clone())
+            tasks.any(|task| task.phase == Phase::Running)
         };
-        let over: Vec<String> = self.services.iter().filter_map(over).collect();
+        let removed = self.services.iter().filter(|(_, service)| service.removed);
+        let over: Vec<String> =
+            removed.filter(|(id, _)| !runs(*id)).map(|(id, _)| id.clone()).collect();
         for id in over {
             self.services.remove(&id);
             self.changed.services.insert(id);
