@@ -75,9 +75,9 @@ pub(super) async fn connect(
     loop {
         let now = Arc::clone(&routes.borrow_and_update());
         let route = now.get(&call.frontend).ok_or(Refusal::NoBackend)?;
-        if let Some(first) = choose(shared, route, call) {
-            let (backend, stream) = try_several(shared, &now, route, call, first).await?;
-            return Ok((route.clone(), backend, stream));
+        if let Some(first) = choose(shared, &route, call) {
+            let (backend, stream) = try_several(shared, &now, &route, call, first).await?;
+            return Ok((route, backend, stream));
         }
         let patience = tokio::time::sleep_until(route.service.patience());
         tokio::select! {

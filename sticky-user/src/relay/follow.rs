@@ -23,8 +23,6 @@ pub(super) struct Follower {
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
     book: Book,
-    /// The frontends that ports and table were last made for.
-    wanted: BTreeSet<Frontend>,
     tcp: Option<u16>,
     udp: HashMap<Frontend, udp::Port>,
     table: Option<Table>,
@@ -32,15 +30,7 @@ pub(super) struct Follower {
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, stage: watch::Sender<Stage>) -> Self {
-        Self {
-            shared,
-            stage,
-            book: Book::default(),
-            wanted: BTreeSet::new(),
-            tcp: None,
-            udp: HashMap::new(),
-            table: None,
-        }
+        Self { shared, stage, book: Book::default(), tcp: None, udp: HashMap::new(), table: None }
     }
 
     /// Until everything is cut.
@@ -52,12 +42,16 @@ impl Follower {
         loop {
             let now = in_force.borrow_and_update().clone();
             if let Some(now) = now {
-                let routes = self.book.publish(&now);
-                let wanted: BTreeSet<Frontend> = routes.frontends().collect();
+                let routes = Arc::new(self.book.publish(&now));
                 *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) =
                     self.book.stats();
-                self.shared.routes.send_replace(Arc::new(routes));
-                self.follow(&wanted).await;
+                let before = self.shared.routes.send_replace(Arc::clone(&routes));
+                // Most commits change backends only, of which the table says nothing.
+                let same = routes.leads_as(&before) && self.table.is_some();
+                // With none left, the table goes when the last connection has ended.
+                if !same || routes.is_empty() || self.shared.troubled() {
+                    self.follow(&routes.frontends().collect()).await;
+                }
                 self.stage.send_replace(Stage::Ready);
             }
             let again = tokio::time::sleep(RETRY);
@@ -74,12 +68,6 @@ impl Follower {
     }
 
     async fn follow(&mut self, wanted: &BTreeSet<Frontend>) {
-        // Most commits change backends only, of which the table says nothing.
-        let same = self.wanted == *wanted && !wanted.is_empty();
-        if same && self.table.is_some() && !self.shared.troubled() {
-            return;
-        }
-        self.wanted.clone_from(wanted);
         let done = match self.ports(wanted) {
             Ok(entries) => self.rules(entries).await,
             Err(error) => Err(error),

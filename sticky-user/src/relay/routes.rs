@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::stats::{BackendStats, ServiceStats};
-use crate::control::InForce;
+use crate::control::{InForce, InForceService};
 use crate::model::{self, Frontend, IpPrefix, ProxyProtocol};
 use crate::proxy::Buckets;
 
@@ -18,9 +18,11 @@ use crate::proxy::Buckets;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The state of one commit.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Routes {
-    by_frontend: HashMap<Frontend, Route>,
+    /// The backends' port, and the place in the list; the same as long as they lead to the same.
+    by_frontend: Arc<HashMap<Frontend, (u16, usize)>>,
+    services: Vec<Arc<Service>>,
 }
 
 /// What a connection to one frontend needs to know.
@@ -67,17 +69,28 @@ impl Backend {
 }
 
 impl Routes {
-    pub(super) fn get(&self, frontend: &Frontend) -> Option<&Route> {
-        self.by_frontend.get(frontend)
+    pub(super) fn get(&self, frontend: &Frontend) -> Option<Route> {
+        let (target, place) = *self.by_frontend.get(frontend)?;
+        let service = Arc::clone(self.services.get(place)?);
+        Some(Route { target, service })
     }
 
     /// By its id.
     pub(super) fn service(&self, id: &str) -> Option<&Arc<Service>> {
-        self.by_frontend.values().map(|route| &route.service).find(|service| service.id == id)
+        self.services.iter().find(|service| service.id == id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_frontend.is_empty()
     }
 
     pub(super) fn frontends(&self) -> impl Iterator<Item = Frontend> {
         self.by_frontend.keys().copied()
+    }
+
+    /// Whether the frontends are those of these routes, without a look at each.
+    pub(super) fn leads_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.by_frontend, &other.by_frontend)
     }
 }
 
@@ -103,43 +116,63 @@ impl Service {
 /// Makes the routes of each commit, and tells what is gone.
 #[derive(Default)]
 pub(super) struct Book {
-    services: HashMap<String, Arc<Service>>,
+    routes: Routes,
+    /// The place of each of its services.
+    places: Vec<Arc<InForceService>>,
 }
 
 impl Book {
+    /// Most commits change the backends of a few services, and nothing else.
     pub(super) fn publish(&mut self, in_force: &InForce) -> Routes {
-        let mut routes = Routes::default();
-        let mut services = HashMap::new();
         // Both are in the same order.
         let found = in_force.snapshot.services.iter().zip(&in_force.services);
-        for (service, place) in found.filter(|(service, _)| service.config.ip_hash) {
-            let previous = self.services.remove(&service.id);
-            let same = previous.as_ref().filter(|p| Arc::ptr_eq(&p.source, service));
+        let found: Vec<_> = found.filter(|(service, _)| service.config.ip_hash).collect();
+        let known = self.routes.services.iter().zip(&self.places);
+        let same = self.places.len() == found.len()
+            && known.zip(&found).all(|((old, place), (service, now))| {
+                old.id == service.id
+                    && (Arc::ptr_eq(place, now) || place.frontends == now.frontends)
+            });
+        if same {
+            for (old, (service, _)) in self.routes.services.iter_mut().zip(&found) {
+                if !Arc::ptr_eq(&old.source, service) {
+                    *old = Arc::new(next(service, Some(old)));
+                }
+            }
+        } else {
+            self.rebuild(&found);
+        }
+        self.places = found.into_iter().map(|(_, place)| Arc::clone(place)).collect();
+        self.routes.clone()
+    }
+
+    fn rebuild(&mut self, found: &[(&Arc<model::Service>, &Arc<InForceService>)]) {
+        let old = std::mem::take(&mut self.routes.services);
+        let mut old: HashMap<_, _> =
+            old.iter().map(|service| (service.id.as_str(), service)).collect();
+        let mut by_frontend = HashMap::new();
+        for (at, (service, place)) in found.iter().enumerate() {
+            let previous = old.remove(service.id.as_str());
+            let same = previous.filter(|p| Arc::ptr_eq(&p.source, service));
             let now = match same {
                 Some(same) => Arc::clone(same),
-                None => Arc::new(next(service, previous.as_deref())),
+                None => Arc::new(next(service, previous.map(|p| &**p))),
             };
-            for place in &place.frontends {
-                // What is for loopback stays with whoever listens there, were it a VIP.
-                if place.frontend.addr.is_loopback() {
-                    continue;
-                }
-                let route = Route { target: place.target, service: Arc::clone(&now) };
-                routes.by_frontend.insert(place.frontend, route);
-            }
-            services.insert(service.id.clone(), now);
+            self.routes.services.push(now);
+            // What is for loopback stays with whoever listens there, were it a VIP.
+            let ours = place.frontends.iter().filter(|place| !place.frontend.addr.is_loopback());
+            by_frontend.extend(ours.map(|place| (place.frontend, (place.target, at))));
         }
+        self.routes.by_frontend = Arc::new(by_frontend);
         // What is left is in no service any more.
-        for backend in self.services.values().flat_map(|service| service.backends.values()) {
+        for backend in old.values().flat_map(|service| service.backends.values()) {
             backend.gone.cancel();
         }
-        self.services = services;
-        routes
     }
 
     /// Name and numbers of each service.
     pub(super) fn stats(&self) -> Vec<Arc<ServiceStats>> {
-        self.services.values().map(|service| Arc::clone(&service.stats)).collect()
+        self.routes.services.iter().map(|service| Arc::clone(&service.stats)).collect()
     }
 }
 

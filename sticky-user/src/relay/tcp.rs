@@ -96,7 +96,7 @@ async fn carry(shared: &Shared, client: TcpStream, from: SocketAddr) {
     };
     let _open = stats.open();
     let permit = Arc::clone(&shared.room).try_acquire_owned().map_err(|_| Refusal::Full);
-    let admitted = permit.and_then(|permit| dial::admit(shared, route, &call).map(|()| permit));
+    let admitted = permit.and_then(|permit| dial::admit(shared, &route, &call).map(|()| permit));
     let permit = match admitted {
         Ok(permit) => permit,
         Err(why) => {

@@ -123,10 +123,10 @@ impl Serving {
         let route = routes.get(&self.frontend)?;
         let stats = &route.service.stats;
         let found = (|| {
-            dial::admit(&self.shared, route, &call)?;
+            dial::admit(&self.shared, &route, &call)?;
             let permit =
                 Arc::clone(&self.shared.room).try_acquire_owned().map_err(|_| Refusal::Full)?;
-            let backend = dial::choose(&self.shared, route, &call).ok_or(Refusal::NoBackend)?;
+            let backend = dial::choose(&self.shared, &route, &call).ok_or(Refusal::NoBackend)?;
             let to = SocketAddr::new(backend.ip(&self.frontend), route.target);
             let socket = dial::open_udp(&routes, &call, to).map_err(|_| Refusal::Unreachable)?;
             Ok((socket, backend, permit))

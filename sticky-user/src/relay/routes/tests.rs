@@ -53,6 +53,41 @@ fn connections_end_with_their_backend_and_not_before() {
     assert!(a.gone.is_cancelled());
 }
 
+#[test]
+fn where_frontends_lead_is_made_anew_only_when_they_do() {
+    let mut book = Book::default();
+    let two = |first: &[&str], second: &[&str], port| {
+        let [mut all, other] = [in_force(first, State::Up), in_force(second, State::Up)];
+        let renamed =
+            |s: &Arc<model::Service>| model::Service { id: "t".to_owned(), ..(**s).clone() };
+        let services =
+            [Arc::clone(&all.snapshot.services[0]), renamed(&other.snapshot.services[0]).into()];
+        all.snapshot = Arc::new(Snapshot { services: services.to_vec() });
+        let frontend = Frontend { port, ..frontend("198.51.100.1") };
+        let frontends = vec![FrontendInForce { frontend, target: 81, path: Path::Xdp }];
+        all.services
+            .push(InForceService { id: "t".to_owned(), frontends, ..Default::default() }.into());
+        all
+    };
+    let target = |routes: &Routes, port| {
+        let route = routes.get(&Frontend { port, ..frontend("198.51.100.1") })?;
+        Some((route.target, route.service.backends.len()))
+    };
+    let first = book.publish(&two(&["a"], &["b"], 8081));
+    assert_eq!([8080, 8081].map(|port| target(&first, port)), [Some((80, 1)), Some((81, 1))]);
+    let more = book.publish(&two(&["a"], &["b", "c"], 8081));
+    assert!(more.leads_as(&first));
+    assert_eq!([8080, 8081].map(|port| target(&more, port)), [Some((80, 1)), Some((81, 2))]);
+    let moved = book.publish(&two(&["a"], &["b", "c"], 8082));
+    assert!(!moved.leads_as(&more));
+    assert_eq!([8081, 8082].map(|port| target(&moved, port)), [None, Some((81, 2))]);
+    let kept = &more.service("t").unwrap().backends["b"];
+    assert!(Arc::ptr_eq(kept, &moved.service("t").unwrap().backends["b"]));
+    let less = book.publish(&in_force(&["a"], State::Up));
+    assert_eq!([8080, 8082].map(|port| target(&less, port)), [Some((80, 1)), None]);
+    assert!(kept.gone.is_cancelled() && less.service("t").is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_waits_five_seconds_from_the_loss_of_the_last_backend() {
     let mut book = Book::default();
