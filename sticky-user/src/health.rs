@@ -8,7 +8,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,8 +77,10 @@ struct Watched {
 pub struct Monitor {
     found: watch::Receiver<Arc<Found>>,
     effective: watch::Sender<Arc<Found>>,
-    /// By id.
-    services: HashMap<String, Watched>,
+    /// In the order of what was found last.
+    services: Vec<Watched>,
+    /// Their places, by id.
+    places: HashMap<String, usize>,
     checkers: Checkers,
     reports: mpsc::Receiver<Report>,
 }
@@ -100,7 +102,8 @@ impl Monitor {
             reports: sender,
             limit: Arc::new(Semaphore::new(AT_ONCE)),
         };
-        let monitor = Self { found, effective, services: HashMap::new(), checkers, reports };
+        let (services, places) = (Vec::new(), HashMap::new());
+        let monitor = Self { found, effective, services, places, checkers, reports };
         (monitor, receiver)
     }
 
@@ -138,20 +141,32 @@ impl Monitor {
     /// Starts checks of new backends and ends those of old ones. Returns how many nothing is known of.
     fn follow(&mut self, snapshot: &Snapshot, known: &Known) -> usize {
         let unknown = self.checkers.unknown;
-        for service in &snapshot.services {
-            let watched = self.services.get(&service.id);
-            if !watched.is_some_and(|watched| Arc::ptr_eq(&watched.source, service)) {
-                let before = self.services.remove(&service.id);
-                let watched = Watched::new(service, before, known, &mut self.checkers);
-                self.services.insert(service.id.clone(), watched);
-            }
+        let services = &snapshot.services;
+        // Most changes are of services that are there.
+        let same = |(watched, service): (&Watched, &Arc<Service>)| watched.is_of(service);
+        if self.services.len() != services.len() || !self.services.iter().zip(services).all(same) {
+            self.sort(services, known);
         }
-        if self.services.len() > snapshot.services.len() {
-            let kept: HashSet<&str> = snapshot.services.iter().map(|s| s.id.as_str()).collect();
-            let gone = self.services.extract_if(|id, _| !kept.contains(id.as_str()));
-            gone.for_each(|(_, watched)| watched.journal.end());
+        for (watched, service) in self.services.iter_mut().zip(services) {
+            watched.follow(service, known, &mut self.checkers);
         }
         self.checkers.unknown - unknown
+    }
+
+    /// Puts the services in this order, with what is new, and ends what is gone.
+    fn sort(&mut self, services: &[Arc<Service>], known: &Known) {
+        let all = std::mem::take(&mut self.services).into_iter();
+        let mut before: HashMap<String, Watched> =
+            all.map(|watched| (watched.source.id.clone(), watched)).collect();
+        for service in services {
+            let watched = before
+                .remove(&service.id)
+                .unwrap_or_else(|| Watched::new(service, known, &mut self.checkers));
+            self.services.push(watched);
+        }
+        before.into_values().for_each(|gone| gone.journal.end());
+        let ids = services.iter().map(|service| service.id.clone());
+        self.places = ids.zip(0..).collect();
     }
 
     /// Takes in reports while some of so many `new` backends may be about to answer for the first time.
@@ -166,7 +181,8 @@ impl Monitor {
     /// Whether a report changes anything.
     fn take(&mut self, report: Report) -> bool {
         let Report { key: (service, backend), checker, verdict, v6 } = report;
-        let Some(watched) = self.services.get_mut(&service) else { return false };
+        let place = self.places.get(&service);
+        let Some(watched) = place.and_then(|at| self.services.get_mut(*at)) else { return false };
         let entry = watched.entries.get_mut(&backend).filter(|entry| entry.checker == checker);
         let Some(entry) = entry else { return false };
         let changed = entry.verdict != verdict || v6.is_some();
@@ -181,12 +197,7 @@ impl Monitor {
 
     /// Hands on what was found, with the states that the checks give.
     fn hand_on(&mut self, found: &Found, event_at: Instant) {
-        let mut services = Vec::with_capacity(found.snapshot.services.len());
-        for service in &found.snapshot.services {
-            if let Some(watched) = self.services.get_mut(&service.id) {
-                services.push(watched.now());
-            }
-        }
+        let services = self.services.iter_mut().map(Watched::now).collect();
         let snapshot = Snapshot { services };
         let last = Arc::clone(&self.effective.borrow());
         let same = *last.snapshot == snapshot;
@@ -203,28 +214,46 @@ impl Monitor {
 }
 
 impl Watched {
-    /// Follows a service that is new, or other than it was.
-    fn new(
-        service: &Arc<Service>,
-        before: Option<Self>,
-        known: &Known,
-        checkers: &mut Checkers,
-    ) -> Self {
-        let source = Arc::clone(service);
-        let (mut old, mut old_v6, journal, effective) = match before {
-            Some(before) => (before.entries, before.v6, before.journal, before.effective),
-            None => (HashMap::new(), HashMap::new(), Journal::default(), Arc::clone(service)),
+    fn new(service: &Arc<Service>, known: &Known, checkers: &mut Checkers) -> Self {
+        let mut watched = Self {
+            source: Arc::clone(service),
+            effective: Arc::clone(service),
+            entries: HashMap::new(),
+            v6: HashMap::new(),
+            journal: Journal::default(),
+            stale: true,
         };
-        let (mut entries, mut v6) = (HashMap::new(), HashMap::new());
+        watched.check(known, checkers);
+        watched
+    }
+
+    fn is_of(&self, service: &Arc<Service>) -> bool {
+        Arc::ptr_eq(&self.source, service) || self.source.id == service.id
+    }
+
+    /// Takes the service as it is now.
+    fn follow(&mut self, service: &Arc<Service>, known: &Known, checkers: &mut Checkers) {
+        if !Arc::ptr_eq(&self.source, service) {
+            self.source = Arc::clone(service);
+            self.stale = true;
+            self.check(known, checkers);
+        }
+    }
+
+    /// Starts checks of its new backends and ends those of old ones.
+    fn check(&mut self, known: &Known, checkers: &mut Checkers) {
+        let service = &*self.source;
+        let mut old = std::mem::take(&mut self.entries);
+        let mut old_v6 = std::mem::take(&mut self.v6);
         for backend in &service.backends {
             let key = (service.id.clone(), backend.id.clone());
             if let Some(asked) = old_v6.remove(&backend.id).or_else(|| known.v6.get(&key).copied())
             {
-                v6.insert(backend.id.clone(), asked);
+                self.v6.insert(backend.id.clone(), asked);
             }
             let Some(plan) = Plan::of(service, backend) else { continue };
             let ask_v6 = plan.v6.addr().is_some()
-                && v6.get(&backend.id).map(|(addr, _)| *addr) != plan.v6.addr();
+                && self.v6.get(&backend.id).map(|(addr, _)| *addr) != plan.v6.addr();
             let entry = match old.remove(&backend.id) {
                 Some(entry) if entry.plan == plan => entry,
                 // Other settings change how it is asked, not what is known of it.
@@ -236,9 +265,8 @@ impl Watched {
                     checkers.start(key, plan, ask_v6, verdict)
                 }
             };
-            entries.insert(backend.id.clone(), entry);
+            self.entries.insert(backend.id.clone(), entry);
         }
-        Self { source, effective, entries, v6, journal, stale: true }
     }
 
     /// The service with the states that the checks give; the same as before if these are.
