@@ -4,6 +4,7 @@
 //! after each commit.
 
 mod became;
+mod counted;
 pub mod desired;
 pub mod frontends;
 mod in_order;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::became::All;
+use super::counted::Counted;
 use super::desired::{self, Part, identity};
 use super::frontends::{Frontends, Occupied, Resolved};
 use super::in_order::InOrder;
@@ -53,7 +54,7 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
     let mut reconciler = Reconciler {
         loaded,
         generation: 0,
-        census: Census::default(),
+        counted: Counted::default(),
         last: None,
         errors: HashSet::new(),
         warming: Warming::default(),
@@ -106,7 +107,7 @@ struct Basis {
 struct Reconciler {
     loaded: Loaded,
     generation: u64,
-    census: Census,
+    counted: Counted,
     last: Option<Basis>,
     /// Problems of this node that were already told.
     errors: HashSet<(String, String)>,
@@ -298,10 +299,7 @@ impl Reconciler {
             && !changed.is_empty()
             && !plan.is_empty()
         {
-            self.census = data_path.census().unwrap_or_else(|e| {
-                warn!(error = %e, "cannot count the clients");
-                Census::default()
-            });
+            self.count(&**data_path);
         }
         for (service, was_up, moved_slots) in changed {
             let (size, clients, moved) = self.clients(before, identity(&service.id));
@@ -323,10 +321,23 @@ impl Reconciler {
         }
     }
 
+    /// Counts the clients, unless that was just done.
+    fn count(&mut self, data_path: &dyn super::DataPath) {
+        let began = Instant::now();
+        if self.counted.is_old(began) {
+            let census = data_path.census().unwrap_or_else(|e| {
+                warn!(error = %e, "cannot count the clients");
+                Census::default()
+            });
+            let now = Instant::now();
+            self.counted.take(census, now, now - began);
+        }
+    }
+
     /// Slots of a service's table, clients with a record, and those whose backend no longer takes their connections.
     fn clients(&self, before: &Loaded, id: u64) -> (usize, u64, u64) {
         let Some(now) = self.loaded.services.get(&id) else { return (0, 0, 0) };
-        let known = self.census.services.get(&now.index).copied().unwrap_or(0);
+        let known = self.counted.census.services.get(&now.index).copied().unwrap_or(0);
         let keeps = |identity: &u64| {
             now.backends
                 .get(identity)
@@ -334,7 +345,7 @@ impl Reconciler {
         };
         let old = before.services.get(&id).into_iter().flat_map(|s| &s.backends);
         let lost = old.filter(|(identity, _)| !keeps(identity));
-        let moved = lost.filter_map(|(_, b)| self.census.backends.get(&b.id)).sum();
+        let moved = lost.filter_map(|(_, b)| self.counted.census.backends.get(&b.id)).sum();
         (now.slots.len(), known, moved)
     }
 
