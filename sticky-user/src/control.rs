@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use sticky_common::outcome::Outcome;
 
-use crate::model::{Frontend, LabelError, Snapshot};
+use crate::model::{Frontend, LabelError, Service, Snapshot};
 use plan::{Loaded, Plan};
 
 /// What this node serves since the last commit.
@@ -48,6 +48,19 @@ pub struct InForceService {
     pub slots: HashMap<String, u32>,
     /// Mistakes that only show on this node, such as a contested port.
     pub errors: Vec<LabelError>,
+    /// The maps have a backend of it.
+    pub loaded: bool,
+}
+
+impl InForce {
+    /// The services that go by the client's address, and of whose backends the maps have none.
+    #[must_use]
+    pub fn not_loaded(&self) -> Vec<Arc<Service>> {
+        // Both are in the same order.
+        let all = self.snapshot.services.iter().zip(&self.services);
+        let rest = all.filter(|(service, place)| service.config.ip_hash && !place.loaded);
+        rest.map(|(service, _)| Arc::clone(service)).collect()
+    }
 }
 
 /// A frontend and how packets for it are carried.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::memory::MemoryTable;
 use super::{Choice, ClientTable};
-use crate::model::Snapshot;
+use crate::model::{Service, Snapshot};
 
 /// Answers from whichever table has the service.
 pub struct Tables {
@@ -21,11 +21,9 @@ impl Tables {
         Self { loaded, memory }
     }
 
-    /// Takes in a snapshot that the data path has loaded.
-    pub fn publish(&self, snapshot: &Snapshot) {
-        let loaded = |id: &str| self.loaded.as_ref().is_some_and(|table| table.knows(id));
-        let rest = snapshot.services.iter().filter(|s| s.config.ip_hash && !loaded(&s.id));
-        self.memory.publish(&Snapshot { services: rest.map(Arc::clone).collect() });
+    /// Takes in the services of a commit of whose backends the data path has loaded none.
+    pub fn publish(&self, rest: Vec<Arc<Service>>) {
+        self.memory.publish(&Snapshot { services: rest });
     }
 
     fn of(&self, service: &str) -> &dyn ClientTable {
@@ -63,7 +61,7 @@ mod tests {
     use sticky_common::hash::HashKey;
 
     use super::*;
-    use crate::model::{Backend, Service, ServiceConfig, State};
+    use crate::model::{Backend, ServiceConfig, State};
 
     fn service(id: &str, layer4: bool) -> Service {
         let task = |name: &str| Backend {
@@ -96,10 +94,9 @@ mod tests {
         kernel.publish(&Snapshot { services: vec![service("near", true).into()] });
         let both = Tables::new(Some(Arc::new(kernel)), memory());
         let alone = Tables::new(None, memory());
-        let all =
-            Snapshot { services: vec![service("near", true).into(), service("far", false).into()] };
-        both.publish(&all);
-        alone.publish(&all);
+        let all = [service("near", true).into(), service("far", false).into()];
+        both.publish(all[1..].to_vec());
+        alone.publish(all.to_vec());
         let mut seen = std::collections::HashSet::new();
         for last in 0..100 {
             let client = IpAddr::from([203, 0, 113, last]);

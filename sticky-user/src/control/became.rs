@@ -72,5 +72,6 @@ fn in_force(
         frontends: frontends.collect(),
         slots: loaded.map(|loaded| shares::count(service, loaded)).unwrap_or_default(),
         errors,
+        loaded: loaded.is_some_and(|loaded| loaded.wanted.is_some() && !loaded.backends.is_empty()),
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn follow(mut to: To) {
         };
         if let Some(in_force) = in_force {
             // The table first: what a route leads to must be known to it.
-            to.tables.publish(&in_force.snapshot);
+            to.tables.publish(in_force.not_loaded());
             to.proxy.publish(&in_force.snapshot);
             to.metrics.updated(in_force.took);
             if !to.ready.swap(true, Ordering::AcqRel) {

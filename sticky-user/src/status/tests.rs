@@ -53,6 +53,7 @@ pub(crate) fn in_force() -> InForce {
                 frontends: vec![FrontendInForce { frontend, target: 8080, path: Path::Xdp }],
                 slots: HashMap::from([("kpf4".to_owned(), 3277)]),
                 errors: Vec::new(),
+                loaded: true,
             }
             .into(),
         ],
