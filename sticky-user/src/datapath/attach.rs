@@ -19,8 +19,7 @@ use super::pins::Pins;
 use super::{Error, Settings};
 use crate::control::Interface;
 use held::{Held, Hook};
-use xdp::Mode;
-pub use xdp::XdpMode;
+pub use xdp::{Mode, XdpMode};
 
 /// The programs and where they are.
 pub struct Hooks {

@@ -17,6 +17,7 @@ use sticky_common::types::{
 
 use tokio::runtime::Handle;
 
+use super::attach::{Mode, XdpMode};
 use super::pins::Pins;
 use super::sys::{self, Geometry, Map};
 use super::{Error, Settings};
@@ -48,7 +49,7 @@ pub struct Maps {
     pub outcomes: PerCpuArray<MapData, u64>,
 }
 
-/// The programs, loaded but attached nowhere.
+/// The programs, attached nowhere.
 pub struct Programs {
     ebpf: Ebpf,
 }
@@ -112,33 +113,34 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
     if settings.log {
         super::log::follow(&mut ebpf, runtime);
     }
-    for (_, program) in ebpf.programs_mut() {
-        match program {
-            Program::Xdp(xdp) => xdp.load(),
-            Program::SchedClassifier(tc) => tc.load(),
-            _ => Ok(()),
-        }
-        .map_err(|e| Error::failed("the kernel refused a program of sticky", chain(&e)))?;
-    }
+    let mut programs = Programs { ebpf };
+    // Before anything is changed.
+    programs.check(settings.mode).map_err(|e| refused(&e))?;
+    let ebpf = &programs.ebpf;
     let maps = Maps {
         empty,
-        frontends_v4: open(&mut ebpf, maps::FRONTENDS_V4)?,
-        frontends_v6: open(&mut ebpf, maps::FRONTENDS_V6)?,
-        places: open(&mut ebpf, maps::PLACES)?,
-        placed: open(&mut ebpf, maps::PLACED)?,
-        tables: open(&mut ebpf, maps::TABLES)?,
+        frontends_v4: open(ebpf, maps::FRONTENDS_V4)?,
+        frontends_v6: open(ebpf, maps::FRONTENDS_V6)?,
+        places: open(ebpf, maps::PLACES)?,
+        placed: open(ebpf, maps::PLACED)?,
+        tables: open(ebpf, maps::TABLES)?,
         table_size: settings.table_size,
-        backends: open(&mut ebpf, maps::BACKENDS)?,
-        clients: open(&mut ebpf, maps::CLIENTS)?,
-        candidates: open(&mut ebpf, maps::CANDIDATES)?,
-        flows: open(&mut ebpf, maps::FLOWS)?,
-        rules: open(&mut ebpf, maps::RULES)?,
-        service_ids: open(&mut ebpf, maps::SERVICE_IDS)?,
-        backend_ids: open(&mut ebpf, maps::BACKEND_IDS)?,
-        backend_stats: Mutex::new(open_per_cpu(&mut ebpf, maps::BACKEND_STATS)?),
-        outcomes: open_per_cpu(&mut ebpf, maps::OUTCOMES)?,
+        backends: open(ebpf, maps::BACKENDS)?,
+        clients: open(ebpf, maps::CLIENTS)?,
+        candidates: open(ebpf, maps::CANDIDATES)?,
+        flows: open(ebpf, maps::FLOWS)?,
+        rules: open(ebpf, maps::RULES)?,
+        service_ids: open(ebpf, maps::SERVICE_IDS)?,
+        backend_ids: open(ebpf, maps::BACKEND_IDS)?,
+        backend_stats: Mutex::new(open_per_cpu(ebpf, maps::BACKEND_STATS)?),
+        outcomes: open_per_cpu(ebpf, maps::OUTCOMES)?,
     };
-    Ok(Loaded { programs: Programs { ebpf }, maps: Some(maps) })
+    Ok(Loaded { programs, maps: Some(maps) })
+}
+
+/// The kernel does not take a program.
+pub fn refused(e: &ProgramError) -> Error {
+    Error::failed("the kernel refused a program of sticky", chain(e))
 }
 
 /// Pinned under its size, so that another size is noticed before anything is loaded.
@@ -196,27 +198,30 @@ pub fn new_table(size: u32) -> io::Result<OwnedFd> {
     sys::create(&Geometry { kind: BPF_MAP_TYPE_ARRAY, key: 4, value, entries: 1 }, None)
 }
 
-fn open<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<Map<K, V>, Error> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| Error::failed(format!("map {name}"), "not in the object"))?;
+fn open<K: Pod, V: Pod>(ebpf: &Ebpf, name: &str) -> Result<Map<K, V>, Error> {
+    Ok(Map::new(descriptor(ebpf, name)?))
+}
+
+fn open_per_cpu<V: Pod>(ebpf: &Ebpf, name: &str) -> Result<PerCpuArray<MapData, V>, Error> {
+    let map = MapData::from_fd(descriptor(ebpf, name)?).map(AyaMap::PerCpuArray);
+    let map = map.and_then(PerCpuArray::try_from);
+    map.map_err(|e| Error::failed(format!("map {name}"), chain(&e)))
+}
+
+/// A descriptor beside the loader's own, which is in the programs that are still to be loaded.
+fn descriptor(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, Error> {
+    let map =
+        ebpf.map(name).ok_or_else(|| Error::failed(format!("map {name}"), "not in the object"))?;
     let data = match map {
         AyaMap::HashMap(m)
         | AyaMap::LruHashMap(m)
         | AyaMap::LpmTrie(m)
         | AyaMap::Array(m)
+        | AyaMap::PerCpuArray(m)
         | AyaMap::ArrayOfMaps(m) => m,
         _ => return Err(Error::failed(format!("map {name}"), "is of another kind than expected")),
     };
-    let fd = data.fd().as_fd().try_clone_to_owned();
-    Ok(Map::new(fd.map_err(|e| Error::failed(format!("map {name}"), e))?))
-}
-
-fn open_per_cpu<V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<PerCpuArray<MapData, V>, Error> {
-    let map = ebpf
-        .take_map(name)
-        .ok_or_else(|| Error::failed(format!("map {name}"), "not in the object"))?;
-    PerCpuArray::try_from(map).map_err(|e| Error::failed(format!("map {name}"), chain(&e)))
+    data.fd().as_fd().try_clone_to_owned().map_err(|e| Error::failed(format!("map {name}"), e))
 }
 
 fn load_error(e: EbpfError) -> Error {
@@ -239,9 +244,23 @@ pub fn chain(e: &dyn std::error::Error) -> String {
 }
 
 impl Programs {
-    /// The one for native mode, or for generic mode.
-    pub fn xdp(&mut self, native: bool) -> Result<&mut Xdp, ProgramError> {
-        self.program(if native { "sticky_xdp" } else { "sticky_xdp_generic" }).try_into()
+    /// Loads those that are needed in any case.
+    fn check(&mut self, mode: XdpMode) -> Result<(), ProgramError> {
+        if let Some(first) = mode.tries().first() {
+            self.xdp(*first)?;
+        }
+        self.deliver()?.load()?;
+        self.reply()?.load()
+    }
+
+    /// The one for this mode. One for a mode that comes second is loaded when it is needed: to verify it takes the kernel a
+    /// fifth of a second.
+    pub fn xdp(&mut self, mode: Mode) -> Result<&mut Xdp, ProgramError> {
+        let xdp: &mut Xdp = self.program(mode.program()).try_into()?;
+        if xdp.fd().is_err() {
+            xdp.load()?;
+        }
+        Ok(xdp)
     }
 
     pub fn deliver(&mut self) -> Result<&mut SchedClassifier, ProgramError> {

@@ -9,7 +9,7 @@ use tracing::debug;
 
 use super::held::{Held, Hook};
 use super::{errno, refused};
-use crate::datapath::load::{Programs, chain};
+use crate::datapath::load::{self, Programs, chain};
 use crate::datapath::{Error, foreign};
 
 /// How XDP is attached.
@@ -42,6 +42,14 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+        }
+    }
+
+    /// The program for it.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Native => "sticky_xdp",
+            Self::Generic => "sticky_xdp_generic",
         }
     }
 
@@ -104,5 +112,5 @@ pub fn put(
 }
 
 fn program(programs: &mut Programs, mode: Mode) -> Result<&mut Xdp, Error> {
-    programs.xdp(mode == Mode::Native).map_err(|e| Error::failed("program", chain(&e)))
+    programs.xdp(mode).map_err(|e| load::refused(&e))
 }
