@@ -1,5 +1,6 @@
 //! Which address and port belongs to which service on this node.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +30,23 @@ pub struct Frontends {
     services: Vec<Arc<Service>>,
     vips: Vec<IpAddr>,
     asked: Option<Instant>,
+    /// Who held what they could take.
+    holders: Vec<(Frontend, Option<String>)>,
     resolved: Arc<Vec<Resolved>>,
+}
+
+/// Notes the answers.
+struct Noted<'a> {
+    occupied: &'a dyn Occupied,
+    holders: RefCell<Vec<(Frontend, Option<String>)>>,
+}
+
+impl Occupied for Noted<'_> {
+    fn holder(&self, frontend: &Frontend) -> Option<String> {
+        let holder = self.occupied.holder(frontend);
+        self.holders.borrow_mut().push((*frontend, holder.clone()));
+        holder
+    }
 }
 
 impl Frontends {
@@ -39,19 +56,27 @@ impl Frontends {
         services: &[Arc<Service>],
         vips: &[IpAddr],
         occupied: &dyn Occupied,
+        now: Instant,
     ) -> Arc<Vec<Resolved>> {
         let alike = |(a, b): (&Arc<Service>, &Arc<Service>)| {
             let ip_hash = a.config.ip_hash == b.config.ip_hash;
             Arc::ptr_eq(a, b) || (ip_hash && a.name == b.name && a.publish == b.publish)
         };
-        let same = self.asked.is_some_and(|asked| asked.elapsed() < ASKED)
+        let fresh = self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < ASKED);
+        let held = |(frontend, holder): &(_, _)| occupied.holder(frontend) == *holder;
+        let same = self.asked.is_some()
             && self.vips == vips
             && self.services.len() == services.len()
-            && self.services.iter().zip(services).all(alike);
+            && self.services.iter().zip(services).all(alike)
+            && (fresh || self.holders.iter().all(held));
         if !same {
-            self.resolved = Arc::new(resolve(services, vips, occupied));
+            let noted = Noted { occupied, holders: RefCell::default() };
+            self.resolved = Arc::new(resolve(services, vips, &noted));
+            self.holders = noted.holders.into_inner();
             self.vips = vips.to_vec();
-            self.asked = Some(Instant::now());
+        }
+        if !same || !fresh {
+            self.asked = Some(now);
         }
         self.services = services.to_vec();
         Arc::clone(&self.resolved)
@@ -156,15 +181,41 @@ mod tests {
     fn backends_change_no_frontend_and_ports_do() {
         let mut frontends = Frontends::default();
         let vips = VIPS.map(|a| a.parse().unwrap());
-        let first = frontends.of(&[service("a", &[(80, Proto::Tcp)])], &vips, &Ssh);
+        let now = Instant::now();
+        let first = frontends.of(&[service("a", &[(80, Proto::Tcp)])], &vips, &Ssh, now);
         let other = service("a", &[(80, Proto::Tcp)]);
-        assert!(Arc::ptr_eq(&first, &frontends.of(std::slice::from_ref(&other), &vips, &Ssh)));
+        assert!(Arc::ptr_eq(&first, &frontends.of(std::slice::from_ref(&other), &vips, &Ssh, now)));
         let two = [other, service("b", &[(80, Proto::Tcp)])];
-        let contested = frontends.of(&two, &vips, &Ssh);
+        let contested = frontends.of(&two, &vips, &Ssh, now);
         assert!(!contested[1].errors.is_empty());
         let moved = [two[0].clone(), service("b", &[(81, Proto::Tcp)])];
-        assert!(frontends.of(&moved, &vips, &Ssh)[1].errors.is_empty());
-        assert_eq!(frontends.of(&moved, &[], &Ssh)[1], Resolved::default());
+        assert!(frontends.of(&moved, &vips, &Ssh, now)[1].errors.is_empty());
+        assert_eq!(frontends.of(&moved, &[], &Ssh, now)[1], Resolved::default());
+    }
+
+    struct Now(Option<&'static str>);
+    impl Occupied for Now {
+        fn holder(&self, _: &Frontend) -> Option<String> {
+            self.0.map(str::to_owned)
+        }
+    }
+
+    #[test]
+    fn who_listens_is_asked_again_after_a_while() {
+        let mut frontends = Frontends::default();
+        let (services, vips) =
+            ([service("a", &[(80, Proto::Tcp)])], VIPS.map(|a| a.parse().unwrap()));
+        let start = Instant::now();
+        let mut errors = |holder, seconds| {
+            let at = start + Duration::from_secs(seconds);
+            frontends.of(&services, &vips, &Now(holder), at)[0].errors.len()
+        };
+        assert_eq!(errors(None, 0), 0);
+        assert_eq!(errors(Some("nginx"), 2), 0);
+        assert_eq!(errors(Some("nginx"), 3), VIPS.len());
+        assert_eq!(errors(Some("nginx"), 6), VIPS.len());
+        assert_eq!(errors(None, 9), 0);
+        assert_eq!(errors(Some("nginx"), 11), 0, "asked at 9");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The loop: waits for a change of what was found or of this node's addresses and links, commits it, says so.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -130,7 +130,7 @@ impl Reconciler {
         let services = &found.snapshot.services;
         let vips = inputs.vips.borrow().clone();
         let resolved = match &inputs.data_path {
-            Some(_) => self.frontends.of(services, &vips, &*inputs.occupied),
+            Some(_) => self.frontends.of(services, &vips, &*inputs.occupied, Instant::now()),
             None => Arc::new(vec![Resolved::default(); services.len()]),
         };
         // A refused change leaves layer 4 as it is; layer 7 goes on with what was found.
@@ -277,13 +277,15 @@ impl Reconciler {
         let mut old = InOrder::new(&previous.services);
         let mut changed = Vec::new();
         let mut known = 0;
+        let moved = plan.moved.iter().filter_map(|(identity, slots)| {
+            let wanted = self.loaded.services.get(identity)?.wanted.as_ref()?;
+            Some((&*wanted.id, *slots))
+        });
+        let all_moved: HashMap<&str, usize> = moved.collect();
         for service in &found.snapshot.services {
             let old = old.find(|old| Arc::ptr_eq(old, service) || old.id == service.id);
             known += usize::from(old.is_some());
-            let moved = match plan.moved.is_empty() {
-                true => 0,
-                false => plan.moved.get(&identity(&service.id)).copied().unwrap_or(0),
-            };
+            let moved = all_moved.get(service.id.as_str()).copied().unwrap_or(0);
             let same = |old: &&Arc<Service>| Arc::ptr_eq(old, service) || up(old) == up(service);
             if moved > 0 || !old.as_ref().is_some_and(same) {
                 changed.push((service, old.map_or(0, |old| up(old)), moved));

@@ -142,7 +142,7 @@ impl Cluster {
         let sets = [dead, stopping, unhealthy];
         let many = sets.iter().any(|set| set.len() > 1000);
         // An address of a dead one does no harm, as long as these do not grow.
-        if !many && self.addresses.len() <= alive().count() {
+        if !many && self.addresses.len() <= 2 * alive().count().max(500) {
             return;
         }
         let alive: HashSet<&String> = alive().collect();
