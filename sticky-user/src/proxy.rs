@@ -90,9 +90,10 @@ struct Shared {
 }
 
 impl Shared {
-    /// Milliseconds since the start, never 0.
-    fn clock_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    /// Milliseconds from the start to `now`, never 0.
+    fn clock_ms(&self, now: Instant) -> u64 {
+        let up = now.saturating_duration_since(self.started);
+        u64::try_from(up.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 }
 
@@ -183,7 +184,7 @@ impl Proxy {
     pub fn publish(&self, snapshot: &Snapshot) {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let cluster = self.shared.settings.service_cluster.as_deref();
-        let (key, now) = (self.shared.hash_key, self.shared.clock_ms());
+        let (key, now) = (self.shared.hash_key, self.shared.clock_ms(Instant::now()));
         let last = self.shared.routes.load();
         let routes = Routes::build(snapshot, &last, cluster, key, &mut registry, now);
         self.shared.routes.store(Arc::new(routes));

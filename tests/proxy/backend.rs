@@ -117,6 +117,9 @@ fn converse(mut stream: TcpStream, state: &State) -> Option<()> {
         *state.seen.lock().unwrap().entry(format!("{} {path}", request.method)).or_default() += 1;
         match path.as_str() {
             "/ping" => ping(&mut stream, &request, state)?,
+            "/headers" if request.all("x-dies-at").any(|name| name == state.name) => {
+                return stream.shutdown(Shutdown::Both).ok();
+            }
             "/headers" => send(&mut stream, "200 OK", &[], request.head.join("\n").as_bytes())?,
             "/set" => {
                 let lines: Vec<_> =

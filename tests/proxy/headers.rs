@@ -36,6 +36,23 @@ const CLAIMS: [(&str, &str); 11] = [
 ];
 
 #[test]
+fn what_is_sent_again_says_the_same() {
+    let backends = ["a", "b"].map(Backend::start);
+    let bench = Bench::new(vec![service("s", &backends.each_ref(), |_| {})]);
+    let told = |dies_at: &str| {
+        let headers: Vec<_> = CLAIMS.into_iter().chain([("X-Dies-At", dies_at)]).collect();
+        let mut lines = seen(&bench, &headers);
+        // Of each request its own.
+        lines.retain(|line| !line.starts_with("x-request-id: ") && !line.starts_with("x-dies-at"));
+        lines
+    };
+    let once = told("nobody");
+    while backends[0].seen("GET /headers") < 3 {
+        assert_eq!(told("a"), once);
+    }
+}
+
+#[test]
 fn the_backend_learns_the_truth_from_us() {
     let backend = Backend::start("a");
     let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);

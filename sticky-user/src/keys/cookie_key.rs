@@ -1,16 +1,41 @@
 //! One cookie key: XChaCha20-Poly1305, whose long nonce may be drawn at random.
 
+use std::cell::RefCell;
 use std::fmt;
 
-use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::aead::{Aead, AeadInOut, Payload};
 use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
 
-use super::{COOKIE_BYTES, KeyId, NoRandom, random};
+use super::{COOKIE_BYTES, KeyId, NoRandom};
 
 /// Bytes of a nonce.
 const NONCE: usize = 24;
 /// Bytes of a tag.
 const TAG: usize = 16;
+
+/// Nonces that are drawn at once: asking the system takes as long as sealing a cookie.
+const DRAWN: usize = 32;
+
+thread_local! {
+    static NONCES: RefCell<Nonces> = RefCell::default();
+}
+
+/// Nonces for later, each given out once.
+#[derive(Default)]
+struct Nonces(Vec<[u8; NONCE]>);
+
+impl Nonces {
+    fn next(&mut self) -> Result<[u8; NONCE], NoRandom> {
+        if let Some(nonce) = self.0.pop() {
+            return Ok(nonce);
+        }
+        let mut drawn = [[0; NONCE]; DRAWN];
+        getrandom::fill(drawn.as_flattened_mut())?;
+        let [nonce, rest @ ..] = drawn;
+        self.0.extend_from_slice(&rest);
+        Ok(nonce)
+    }
+}
 
 /// Seals and opens cookies.
 #[derive(Clone)]
@@ -36,20 +61,23 @@ impl CookieKey {
         self.id
     }
 
-    /// Nonce and sealed text; `bound` must be the same to open it.
+    /// Key id, nonce and sealed text; `bound` must be the same to open it.
     pub fn seal(&self, bound: &[u8], text: &[u8]) -> Result<Vec<u8>, NoRandom> {
-        let nonce = random::<NONCE>()?;
-        let sealed = self
-            .cipher
-            .encrypt(&XNonce::from(nonce), Payload { msg: text, aad: bound })
-            .expect("a cookie is far below the cipher's limit of 256 GiB");
-        let mut out = Vec::with_capacity(NONCE + sealed.len());
+        let nonce = NONCES.with_borrow_mut(Nonces::next)?;
+        let mut out = Vec::with_capacity(KeyId::BYTES + NONCE + text.len() + TAG);
+        out.extend_from_slice(&self.id.0);
         out.extend_from_slice(&nonce);
-        out.extend_from_slice(&sealed);
+        out.extend_from_slice(text);
+        let (_, sealed) = out.split_at_mut(KeyId::BYTES + NONCE);
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&XNonce::from(nonce), bound, sealed.into())
+            .expect("a cookie is far below the cipher's limit of 256 GiB");
+        out.extend_from_slice(&tag);
         Ok(out)
     }
 
-    /// The text of what [`Self::seal`] made; `None` for anything else.
+    /// The text of what [`Self::seal`] made, without the key's id; `None` for anything else.
     #[must_use]
     pub fn open(&self, bound: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE>()?;
@@ -63,5 +91,23 @@ impl CookieKey {
 impl fmt::Debug for CookieKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CookieKey").field(&self.id).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_nonce_comes_twice() {
+        let key = CookieKey::new([7; COOKIE_BYTES]);
+        let sealed = |_| key.seal(b"name", b"text").unwrap();
+        let nonces: HashSet<Vec<u8>> = (0..4 * DRAWN)
+            .map(sealed)
+            .map(|sealed| sealed[KeyId::BYTES..KeyId::BYTES + NONCE].to_vec())
+            .collect();
+        assert_eq!(nonces.len(), 4 * DRAWN);
     }
 }

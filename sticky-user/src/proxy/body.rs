@@ -59,7 +59,8 @@ pub(super) enum BodyError {
 /// Body of a request towards a backend.
 pub(super) enum RequestBody {
     Empty,
-    Streaming(Streaming),
+    /// Elsewhere, since a request goes through many hands.
+    Streaming(Box<Streaming>),
 }
 
 pub(super) struct Streaming {
@@ -86,7 +87,7 @@ impl RequestBody {
         });
         let patience = Patience::new(limit);
         let streaming = Streaming { inner, upload: upload.clone(), patience, phase };
-        (Self::Streaming(streaming), Some(upload))
+        (Self::Streaming(Box::new(streaming)), Some(upload))
     }
 }
 

@@ -21,7 +21,7 @@ const CLIENT_LEFT: u16 = 499;
 
 /// Ends by being dropped.
 pub(super) struct Exchange {
-    began: Instant,
+    pub began: Instant,
     method: Method,
     uri: Uri,
     pub host: Option<HeaderValue>,
@@ -29,7 +29,8 @@ pub(super) struct Exchange {
     pub id: HeaderValue,
     status: Option<StatusCode>,
     bytes: u64,
-    complete: bool,
+    /// When the last byte came, if the answer is whole.
+    ended: Option<Instant>,
     upstream: Option<Upstream>,
     /// The service, for what is answered without a backend.
     pub service: Option<Arc<Service>>,
@@ -57,7 +58,7 @@ impl Exchange {
             id: HeaderValue::from_static("-"),
             status: None,
             bytes: 0,
-            complete: false,
+            ended: None,
             upstream: None,
             service: None,
             phase: Some(phase),
@@ -80,12 +81,12 @@ impl Exchange {
         self.status = Some(status);
     }
 
-    /// The request, counted by [`Service::enter`], goes to this backend now; one it went to before is done with it.
-    pub(super) fn chosen(&mut self, choice: Choice) -> &Choice {
+    /// The request, counted by [`Service::enter`], goes to this backend `now`; one it went to before is done with it.
+    pub(super) fn chosen(&mut self, choice: Choice, now: Instant) -> &Choice {
         self.release();
         choice.backend().stats.requests.fetch_add(1, Ordering::Relaxed);
         self.service = Some(choice.service.clone());
-        let upstream = Upstream { choice, began: Instant::now(), took: None, lease: None };
+        let upstream = Upstream { choice, began: now, took: None, lease: None };
         &self.upstream.insert(upstream).choice
     }
 
@@ -108,9 +109,10 @@ impl Exchange {
 
     /// The last byte has come from the backend: its connection is free.
     pub(super) fn complete(&mut self) {
-        self.complete = true;
+        let now = Instant::now();
+        self.ended = Some(now);
         if let Some(lease) = self.upstream.as_mut().and_then(|upstream| upstream.lease.take()) {
-            lease.give_back();
+            lease.give_back(now);
         }
     }
 
@@ -145,14 +147,14 @@ impl Exchange {
             upstream: backend.map(|backend| backend.addr),
             affinity: choice.map(|choice| choice.reason.as_str()),
             request_id: self.id.to_str().unwrap_or_default(),
-            complete: self.complete,
+            complete: self.ended.is_some(),
         });
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let took = self.began.elapsed();
+        let took = self.ended.unwrap_or_else(Instant::now).duration_since(self.began);
         if let Some(service) = &self.service {
             service.stats.finished(self.code(), took);
         }

@@ -1,14 +1,17 @@
 //! Who the client is, and how a backend is told.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use http::header::{FORWARDED, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use super::headers::{X_REQUEST_ID, owned};
+use super::host;
 use super::recall::Recall;
 
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -27,13 +30,15 @@ pub(super) struct Peer {
     from: u16,
     local: SocketAddr,
     ip: HeaderValue,
-    last: RefCell<Option<PerHost>>,
+    last: RefCell<Option<Rc<PerHost>>>,
     pub recall: Recall,
 }
 
-/// Made again only when the `Host` of a connection changes.
-struct PerHost {
-    host: HeaderValue,
+/// What follows from a host that is asked for, made again only when that of a connection changes.
+pub(super) struct PerHost {
+    pub host: HeaderValue,
+    /// `None`: it is no host.
+    pub name: Option<String>,
     port: HeaderValue,
     forwarded: HeaderValue,
 }
@@ -94,32 +99,37 @@ impl Peer {
         (!id.is_empty() && id.len() <= 128).then(|| id.clone())
     }
 
-    /// Sets what the backend is told; `host` is what the client asked for.
+    /// What follows from the host that a request asks for.
+    pub(super) fn per_host(&self, host: &HeaderValue) -> Rc<PerHost> {
+        let mut last = self.last.borrow_mut();
+        match last.as_ref().filter(|known| known.host == *host) {
+            Some(known) => known.clone(),
+            None => last.insert(Rc::new(self.read_host(host))).clone(),
+        }
+    }
+
+    /// Sets what the backend is told.
     pub(super) fn tell(
         &self,
         headers: &mut HeaderMap,
-        host: &HeaderValue,
+        known: &PerHost,
         client: IpAddr,
         id: &HeaderValue,
     ) {
         headers.reserve(8);
-        let lookalikes: Vec<_> =
-            headers.keys().filter(|name| is_lookalike(name)).cloned().collect();
-        for name in lookalikes {
+        let is_false = |name: &HeaderName| {
+            is_lookalike(name) || (!self.trusted && *name == X_FORWARDED_PREFIX)
+        };
+        let false_ones: Vec<_> = headers.keys().filter(|name| is_false(name)).cloned().collect();
+        for name in false_ones {
             headers.remove(name);
         }
         headers.insert(&X_REQUEST_ID, id.clone());
-        headers.insert(HOST, host.clone());
-        let mut last = self.last.borrow_mut();
-        let known = match &mut *last {
-            Some(known) if known.host == *host => known,
-            other => other.insert(self.per_host(host)),
-        };
+        headers.insert(HOST, known.host.clone());
         if self.trusted {
             self.tell_on(headers, known, client);
             return;
         }
-        headers.remove(&X_FORWARDED_PREFIX);
         headers.insert(&X_REAL_IP, self.ip.clone());
         headers.insert(&X_FORWARDED_FOR, self.ip.clone());
         headers.insert(&X_FORWARDED_PROTO, self.proto());
@@ -143,7 +153,7 @@ impl Peer {
         HeaderValue::from_static(if self.https { "https" } else { "http" })
     }
 
-    fn per_host(&self, host: &HeaderValue) -> PerHost {
+    fn read_host(&self, host: &HeaderValue) -> PerHost {
         let name = host.to_str().unwrap_or_default();
         let port = port_of(name).unwrap_or(self.local.port());
         let mut forwarded = String::with_capacity(name.len() + 64);
@@ -160,7 +170,12 @@ impl Peer {
             forwarded.extend([";host=", quote, name, quote]);
         }
         forwarded.push_str(if self.https { ";proto=https" } else { ";proto=http" });
-        PerHost { host: owned(host), port: HeaderValue::from(port), forwarded: text(&forwarded) }
+        PerHost {
+            host: owned(host),
+            name: host::name(host).map(Cow::into_owned),
+            port: HeaderValue::from(port),
+            forwarded: text(&forwarded),
+        }
     }
 }
 
@@ -227,7 +242,7 @@ mod tests {
         let client = peer.client(&headers, &nets());
         peer.tell(
             &mut headers,
-            &HeaderValue::from_static(host),
+            &peer.per_host(&HeaderValue::from_static(host)),
             client,
             &HeaderValue::from_static("id"),
         );

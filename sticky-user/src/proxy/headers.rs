@@ -44,13 +44,7 @@ pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
         }
         headers.remove(CONNECTION);
     }
-    let hop_by_hop = [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE];
-    // Most messages have none, and one look at all names takes less than a search for each of these.
-    if headers.keys().any(|name| hop_by_hop.contains(&name)) {
-        for name in hop_by_hop {
-            headers.remove(name);
-        }
-    }
+    remove(headers, [&KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRAILER, &TRANSFER_ENCODING, &UPGRADE]);
     if let Some(protocol) = upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
@@ -60,10 +54,18 @@ pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
 /// Takes off what a request says to us and not to the backend.
 pub(super) fn strip_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
     strip(headers, upgrade);
-    headers.remove(PROXY_AUTHORIZATION);
-    headers.remove(PROXY_AUTHENTICATE);
-    // Answered by us, as soon as the backend takes the body.
-    headers.remove(EXPECT);
+    // An expectation is answered by us, as soon as the backend takes the body.
+    remove(headers, [&PROXY_AUTHORIZATION, &PROXY_AUTHENTICATE, &EXPECT]);
+}
+
+/// Most messages have none of these, and one look at all names takes less than a search for each.
+#[inline]
+fn remove<const N: usize>(headers: &mut HeaderMap, names: [&HeaderName; N]) {
+    if headers.keys().any(|name| names.contains(&name)) {
+        for name in names {
+            headers.remove(name);
+        }
+    }
 }
 
 /// The words of all `Connection` headers.

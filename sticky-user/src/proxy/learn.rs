@@ -42,6 +42,7 @@ pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
     let owns = |value: &HeaderValue| name(value) == s.own_name.as_bytes();
     match s.affinity.mode {
         CookieMode::Hash => Vec::new(),
+        CookieMode::Learn if !response.contains_key(SET_COOKIE) => repin(),
         // An application that sets a cookie of our name has it for itself.
         _ if response.get_all(SET_COOKIE).iter().any(owns) => Vec::new(),
         CookieMode::Insert if s.pin.is_some() => repin(),

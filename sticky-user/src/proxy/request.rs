@@ -7,21 +7,20 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::time::Instant;
 
 use self::attempt::{Failure, Outgoing};
 use super::body::ResponseBody;
 use super::choice::{Chooser, NoChoice};
 use super::connection::Phase;
 use super::exchange::Exchange;
-use super::forwarded::Peer;
+use super::forwarded::{Peer, PerHost};
 use super::presented::Presented;
 use super::respond::Refusal;
 use super::routes::{Found, Route};
@@ -41,7 +40,7 @@ pub(super) async fn answer(
     let protocol = headers::upgrade(request.headers());
     let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
     // hyper keeps room for this future with each connection, idle ones too; the rest of it is there for the request only.
-    Ok(match Box::pin(forward(&worker, &peer, request, &mut exchange)).await {
+    Ok(match Box::pin(forward(&worker, &peer, request, protocol, &mut exchange)).await {
         Ok(response) => relay(&worker, response, upgrade, exchange),
         Err(refusal) => refusal.response(exchange),
     })
@@ -78,6 +77,8 @@ const SOON: Duration = Duration::from_millis(500);
 struct Asked<'a> {
     worker: &'a Rc<Worker>,
     peer: &'a Peer,
+    host: &'a PerHost,
+    id: HeaderValue,
     client: IpAddr,
     https: bool,
     presented: Presented,
@@ -89,6 +90,7 @@ async fn forward(
     worker: &Rc<Worker>,
     peer: &Peer,
     request: Request<Incoming>,
+    upgrade: Option<HeaderValue>,
     exchange: &mut Exchange,
 ) -> Result<Response<Incoming>, Refusal> {
     let shared = &worker.shared;
@@ -97,18 +99,19 @@ async fn forward(
     exchange.client = peer.client(known, trusted);
     exchange.id = peer.request_id(known).unwrap_or_else(|| worker.request_id());
     let host = host::asked(request.uri(), known, request.version()).ok_or(Refusal::BadHost)?;
-    exchange.host = Some(host.clone());
-    let name = host::name(&host).ok_or(Refusal::BadHost)?;
+    let host = peer.per_host(&host);
+    exchange.host = Some(host.host.clone());
+    let name = host.name.as_deref().ok_or(Refusal::BadHost)?;
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Refusal::Method);
     }
     let https = peer.secure(known);
 
     let mut routes = shared.routes.load_full();
-    let mut route = find(&routes, &name, exchange)?;
+    let mut route = find(&routes, name, exchange)?;
     exchange.service = route.services.first().cloned();
     if !https && route.services.iter().all(|service| service.ssl_only) {
-        return Err(to_https(&name, exchange));
+        return Err(to_https(name, exchange));
     }
     let now = if route.reads { unix_time() } else { 0 };
     let presented = if route.reads {
@@ -116,15 +119,20 @@ async fn forward(
     } else {
         Presented::default()
     };
-    let asked = Asked { worker, peer, client: exchange.client, https, presented, now };
-    let mut outgoing = Outgoing::new(&asked, request, &host, exchange);
+    let (client, id) = (exchange.client, exchange.id.clone());
+    let asked = Asked { worker, peer, host: &host, id, client, https, presented, now };
+    let mut outgoing = Outgoing::new(&asked, request, upgrade, exchange);
 
     let mut failed: Vec<u64> = Vec::new();
     let mut last = Refusal::NoBackend;
     let mut counted = false;
     let mut known_by = None;
-    let gap_ends = Instant::now() + shared.settings.timeouts.gap;
+    // Looked at again only after a wait.
+    let mut clock = Some(exchange.began);
+    let gap_ends = tokio::time::Instant::from_std(exchange.began) + shared.settings.timeouts.gap;
     loop {
+        let now = clock.take().unwrap_or_else(Instant::now);
+        let now_ms = shared.clock_ms(now);
         if !route.services.iter().any(|service| service.admits(asked.client)) {
             return Err(Refusal::Forbidden);
         }
@@ -132,7 +140,7 @@ async fn forward(
             clients: &*shared.clients,
             random: &worker.random,
             key: shared.hash_key,
-            now_ms: shared.clock_ms(),
+            now_ms,
             client: asked.client,
             headers: outgoing.headers(),
             failed: &failed,
@@ -146,24 +154,26 @@ async fn forward(
             }
             Err(NoChoice::Nobody) if has_any(&route, &failed) => {
                 // If the last one has crashed, that is known in a moment, and another will come.
-                let soon = *known_by.get_or_insert_with(|| gap_ends.min(Instant::now() + SOON));
+                let soon = *known_by.get_or_insert_with(|| {
+                    gap_ends.min(tokio::time::Instant::from_std(now) + SOON)
+                });
                 match worker.next_routes(&routes, soon).await {
                     Some(next) => routes = next,
                     None => return Err(last),
                 }
-                route = find(&routes, &name, exchange)?;
+                route = find(&routes, name, exchange)?;
                 continue;
             }
             Err(NoChoice::Nobody) => {
                 routes = worker.next_routes(&routes, gap_ends).await.ok_or(Refusal::NoBackend)?;
-                route = find(&routes, &name, exchange)?;
+                route = find(&routes, name, exchange)?;
                 continue;
             }
         };
         if !https && choice.service.ssl_only {
-            return Err(to_https(&name, exchange));
+            return Err(to_https(name, exchange));
         }
-        if !counted && !choice.service.affords(asked.client, shared.clock_ms()) {
+        if !counted && !choice.service.affords(asked.client, now_ms) {
             return Err(Refusal::TooMany);
         }
         counted = true;
@@ -172,9 +182,9 @@ async fn forward(
             worker.pause(gap_ends).await.ok_or(Refusal::NoBackend)?;
             continue;
         }
-        let choice = exchange.chosen(choice);
+        let choice = exchange.chosen(choice, now);
         let (service, pool) = (choice.service.clone(), choice.backend().pool);
-        match outgoing.attempt(&asked, choice).await {
+        match outgoing.attempt(&asked, choice, now).await {
             Ok((response, lease)) => {
                 let took = exchange.answered(lease);
                 return response::finish(&asked, &route, response, took, exchange);

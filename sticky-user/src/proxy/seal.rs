@@ -63,10 +63,7 @@ pub enum Bad {
 
 /// The value for a cookie of this name.
 pub fn seal(keys: &Keys, name: &str, pin: &Pin) -> Result<String, NoRandom> {
-    let key = keys.sealing();
-    let mut bytes = key.id().0.to_vec();
-    bytes.extend(key.seal(name.as_bytes(), &encode(pin))?);
-    Ok(URL_SAFE_NO_PAD.encode(bytes))
+    Ok(URL_SAFE_NO_PAD.encode(keys.sealing().seal(name.as_bytes(), &encode(pin))?))
 }
 
 /// What a cookie of this name says; `now` in seconds since 1970.
@@ -101,6 +98,8 @@ pub fn is_ours(keys: &Keys, value: &[u8]) -> bool {
     read && keys.opening(KeyId([a, b, c, d])).is_some()
 }
 
+/// Bytes of all that has one length, at most.
+const FIXED: usize = 2 + 8 + 2 * 8 + 3 * 2;
 const SECURE: u8 = 1;
 const HTTP_ONLY: u8 = 1 << 1;
 const PARTITIONED: u8 = 1 << 2;
@@ -123,15 +122,17 @@ fn encode(pin: &Pin) -> Vec<u8> {
         | same_site << SAME_SITE
         | flag(a.lifetime.max_age.is_some(), MAX_AGE)
         | flag(a.lifetime.expires.is_some(), EXPIRES);
-    let mut text = vec![VERSION, flags];
-    text.extend(pin.service.to_be_bytes());
+    let parts = [&pin.task, &a.path, &a.domain];
+    let mut text = Vec::with_capacity(FIXED + parts.iter().map(|part| part.len()).sum::<usize>());
+    text.extend_from_slice(&[VERSION, flags]);
+    text.extend_from_slice(&pin.service.to_be_bytes());
     for until in [a.lifetime.max_age, a.lifetime.expires].into_iter().flatten() {
-        text.extend(until.to_be_bytes());
+        text.extend_from_slice(&until.to_be_bytes());
     }
-    for part in [&pin.task, &a.path, &a.domain] {
+    for part in parts {
         // What is longer than a header can be is cut; it does not open then.
-        text.extend(u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
-        text.extend(part.as_bytes());
+        text.extend_from_slice(&u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes());
+        text.extend_from_slice(part.as_bytes());
     }
     text
 }

@@ -88,12 +88,13 @@ impl Pool {
         })
     }
 
-    /// The connection used last, if that is not longer ago than `oldest`.
-    pub(super) fn take(self: &Rc<Self>, key: u64, oldest: Duration) -> Option<Lease> {
+    /// The connection used last, if that is `now` not longer ago than `oldest`.
+    pub(super) fn take(self: &Rc<Self>, key: u64, oldest: Duration, now: Instant) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
         let keep = self.keep.min(oldest);
-        while let Some(Idle { link, .. }) = connections.pop_if(|idle| idle.since.elapsed() < keep) {
+        let young = |idle: &mut Idle| now.saturating_duration_since(idle.since) < keep;
+        while let Some(Idle { link, .. }) = connections.pop_if(young) {
             if link.sender.is_ready() {
                 return Some(self.lease(link, true, Some(key)));
             }
@@ -163,15 +164,15 @@ impl Lease {
         late
     }
 
-    /// The response has been read to its end.
-    pub(super) fn give_back(self) {
+    /// The response has been read to its end, `now`.
+    pub(super) fn give_back(self, now: Instant) {
         // A backend that answers before it has read the request leaves the rest of it on the connection.
         let sent = self.body.is_none_or(|body| body.progress() == Progress::Done);
         let Some(key) = self.key.filter(|_| sent && !self.link.sender.is_closed()) else { return };
         let mut idle = self.pool.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
         if connections.len() < self.pool.limit {
-            connections.push(Idle { link: self.link, since: Instant::now() });
+            connections.push(Idle { link: self.link, since: now });
         }
     }
 }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -28,10 +28,11 @@ use crate::proxy::{headers, preface};
 pub(super) struct Outgoing {
     /// Taken while an attempt is on.
     next: Option<(Parts, RequestBody)>,
+    /// What may be sent twice, since it is idempotent (RFC 9110, section 9.2.2) and without a body. What we add is not in
+    /// it: that is more than most clients send, and is added again.
+    spare: Option<Parts>,
     uri: Uri,
     upload: Option<Rc<Upload>>,
-    /// It may be sent twice: idempotent (RFC 9110, section 9.2.2), and without a body.
-    repeatable: bool,
     /// Take no connection that was used before.
     fresh: bool,
 }
@@ -50,29 +51,24 @@ impl Outgoing {
     pub(super) fn new(
         asked: &Asked<'_>,
         request: Request<Incoming>,
-        host: &HeaderValue,
+        upgrade: Option<HeaderValue>,
         exchange: &Exchange,
     ) -> Self {
         let (mut parts, body) = request.into_parts();
-        let protocol = headers::upgrade(&parts.headers);
-        let upgrades = protocol.is_some();
-        headers::strip_request(&mut parts.headers, protocol);
-        asked.peer.tell(&mut parts.headers, host, asked.client, &exchange.id);
-        let shared = &asked.worker.shared;
+        let upgrades = upgrade.is_some();
+        headers::strip_request(&mut parts.headers, upgrade);
         asked.presented.take_off(&mut parts.headers);
-        if let Some(tag) = &asked.presented.tag {
-            parts.headers.insert(tag.name.clone(), tag.value.clone());
-        }
         parts.version = Version::HTTP_11;
         if parts.uri.authority().is_some() {
             parts.uri = origin_form(&parts.uri);
         }
         let (body, upload) =
-            RequestBody::new(body, shared.settings.timeouts.body, exchange.phase.clone());
+            RequestBody::new(body, asked.worker.timeouts().body, exchange.phase.clone());
+        let repeatable = upload.is_none() && !upgrades && is_idempotent(&parts.method);
         Self {
             uri: parts.uri.clone(),
-            repeatable: upload.is_none() && !upgrades && is_idempotent(&parts.method),
-            next: Some((parts, body)),
+            spare: repeatable.then(|| parts.clone()),
+            next: Some((told(asked, parts), body)),
             upload,
             fresh: false,
         }
@@ -89,12 +85,12 @@ impl Outgoing {
         &mut self,
         asked: &Asked<'_>,
         choice: &Choice,
+        now: Instant,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let mut lease = self.connection(asked, choice).await?;
+        let mut lease = self.connection(asked, choice, now).await?;
         let (mut parts, body) =
             self.next.take().expect("every failure that is tried again puts it back");
         self.fit(&mut parts, &choice.service);
-        let spare = self.repeatable.then(|| parts.clone());
         lease.body = self.upload.clone();
         let (reused, backend) = (lease.reused, choice.backend());
         let mut sent = pin!(lease.send(Request::from_parts(parts, body)));
@@ -131,8 +127,8 @@ impl Outgoing {
             Some(Progress::Broken) => return Err(Failure::Final(Refusal::BrokenBody)),
             _ => {}
         }
-        let Some(spare) = spare else { return Err(Failure::Final(Refusal::BadAnswer)) };
-        self.next = Some((spare, RequestBody::Empty));
+        let Some(spare) = &self.spare else { return Err(Failure::Final(Refusal::BadAnswer)) };
+        self.next = Some((told(asked, spare.clone()), RequestBody::Empty));
         // A connection that was idle may have been closed just then. Who belongs to this backend asks it once more.
         let closed = reused && !error.error().is_parse() && choice.reason == Reason::Pinned;
         if closed && !self.fresh {
@@ -142,7 +138,12 @@ impl Outgoing {
         Err(Failure::Elsewhere(Refusal::BadAnswer))
     }
 
-    async fn connection(&self, asked: &Asked<'_>, choice: &Choice) -> Result<Lease, Failure> {
+    async fn connection(
+        &self,
+        asked: &Asked<'_>,
+        choice: &Choice,
+        now: Instant,
+    ) -> Result<Lease, Failure> {
         let (worker, backend) = (asked.worker, choice.backend());
         let preface = choice.service.proxy_protocol.map(|version| {
             let (source, target) = asked.peer.ends(asked.client);
@@ -150,7 +151,7 @@ impl Outgoing {
         });
         if !self.fresh
             && preface.is_none()
-            && let Some(lease) = worker.pool.take(backend.pool, self.oldest())
+            && let Some(lease) = worker.pool.take(backend.pool, self.oldest(), now)
         {
             return Ok(lease);
         }
@@ -161,7 +162,7 @@ impl Outgoing {
             }
             Err(error) => {
                 debug!(addr = %backend.addr, %error, "no connection");
-                choice.service.failed(backend, worker.shared.clock_ms());
+                choice.service.failed(backend, worker.shared.clock_ms(Instant::now()));
                 Err(Failure::Elsewhere(Refusal::Unreachable))
             }
         }
@@ -180,8 +181,17 @@ impl Outgoing {
     /// How long a connection may have been idle. Servers close after some seconds, perhaps just as the request comes, and
     /// one that must not be sent twice had better not meet that.
     const fn oldest(&self) -> Duration {
-        if self.repeatable { Duration::MAX } else { Duration::from_secs(1) }
+        if self.spare.is_some() { Duration::MAX } else { Duration::from_secs(1) }
     }
+}
+
+/// A request with what its backend is told by us.
+fn told(asked: &Asked<'_>, mut parts: Parts) -> Parts {
+    asked.peer.tell(&mut parts.headers, asked.host, asked.client, &asked.id);
+    if let Some(tag) = &asked.presented.tag {
+        parts.headers.insert(tag.name.clone(), tag.value.clone());
+    }
+    parts
 }
 
 fn is_idempotent(method: &Method) -> bool {
