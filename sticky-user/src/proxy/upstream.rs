@@ -1,7 +1,7 @@
 //! Connections to backends: kept alive, owned by one worker, used again as long as both ends want to.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,6 +22,7 @@ use tracing::debug;
 
 use super::body::{Progress, RequestBody, Upload};
 use super::patience::Patience;
+use super::routes::Routes;
 use super::settings::{Limits, Timeouts};
 
 /// Silence after which the kernel asks whether the other end is still there.
@@ -134,8 +135,13 @@ impl Pool {
     }
 
     /// Closes what was idle for too long, and what belongs to backends that are gone.
-    pub(super) fn tidy(&self, live: &HashSet<u64>) {
-        self.idle.borrow_mut().retain(|key, connections| {
+    pub(super) fn tidy(&self, routes: &Routes) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            return;
+        }
+        let live = routes.pools();
+        idle.retain(|key, connections| {
             let gone = !live.contains(key);
             connections.retain(|idle| {
                 !gone && !idle.link.sender.is_closed() && idle.since.elapsed() < self.keep

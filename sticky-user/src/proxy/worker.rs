@@ -133,7 +133,7 @@ impl Worker {
         let mut ticks = tokio::time::interval(TIDY);
         loop {
             ticks.tick().await;
-            self.pool.tidy(self.shared.routes.load().pools());
+            self.pool.tidy(&self.shared.routes.load());
         }
     }
 
