@@ -6,6 +6,7 @@ mod gate;
 mod handover;
 mod life;
 mod parts;
+mod provider;
 mod publish;
 
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 use crate::permissions;
 use crate::telemetry;
 
-/// Threads for everything but requests, which have their own, and commits, which block.
+/// Threads for everything but requests and the provider, which have their own, and commits, which block.
 const CONTROL_THREADS: usize = 2;
 /// What is still in progress at the very end is not waited for longer.
 const LAST_MOMENT: Duration = Duration::from_millis(500);

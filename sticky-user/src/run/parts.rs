@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -14,12 +13,13 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use super::handover::{self, Hold, Holdable};
+use super::provider::Provider;
 use super::{gate, publish};
 use crate::admin::{self, Admin};
 use crate::clients::ClientTable;
 use crate::clients::memory::MemoryTable;
 use crate::clients::tables::Tables;
-use crate::config::{Config, Interfaces, ProviderKind};
+use crate::config::{Config, Interfaces};
 use crate::control::reconcile::{self, Inputs};
 use crate::control::{self, DataPathView, InForce};
 use crate::datapath;
@@ -28,10 +28,8 @@ use crate::failure::Failure;
 use crate::firewall::Firewall;
 use crate::health;
 use crate::keys;
-use crate::labels::Instance;
 use crate::listeners::HostListeners;
 use crate::metrics::Metrics;
-use crate::model::{Snapshot, State};
 use crate::netinfo;
 use crate::permissions;
 use crate::provider::Found;
@@ -39,9 +37,8 @@ use crate::proxy::{self, Proxy};
 use crate::relay::Relay;
 use crate::socket::client::Client;
 use crate::socket::{self, Claim, Handover};
-use crate::state::{Saved, Saver, StateDir};
+use crate::state::{Saver, StateDir};
 use crate::views::Views;
-use crate::{docker, file_provider, swarm};
 
 /// What the rest of the life of the process needs.
 pub(super) struct Parts {
@@ -79,14 +76,14 @@ impl Parts {
         let saved = state.last_snapshot();
         let has_saved = saved.is_some();
         let served = saved.as_ref().map(|saved| saved.snapshot.clone()).unwrap_or_default();
-        let (provider, found) = provider(config, saved);
+        let (provider, found) = Provider::new(config, saved);
         let drains = Arc::new(Drains::open(state.clone()));
         let (to, drained) = watch::channel(Arc::clone(&found.borrow()));
         handle.spawn(drains::follow(found.clone(), Arc::clone(&drains), to));
         // Before the provider looks, so that the states of the earlier run are known as such.
         let (monitor, effective) = health::Monitor::new(drained, Arc::new(served));
         handle.spawn(monitor.run());
-        handle.spawn(provider);
+        provider.start()?;
 
         let data_path = match &*interfaces {
             [] => None,
@@ -266,56 +263,6 @@ fn never<T: Send + Sync + 'static>(value: T) -> watch::Receiver<T> {
     let (sender, receiver) = watch::channel(value);
     tokio::spawn(async move { sender.closed().await });
     receiver
-}
-
-type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-fn provider(config: &Config, saved: Option<Saved>) -> (Running, watch::Receiver<Arc<Found>>) {
-    let instance = Instance { cluster: config.service_cluster.clone(), https: false };
-    let kind = match &config.provider {
-        ProviderKind::Swarm => "swarm",
-        ProviderKind::Docker => "docker",
-        ProviderKind::File(_) => "file",
-    };
-    let initial = match saved {
-        Some(Saved { read_at, snapshot }) => {
-            Found::before_first_look(kind, running(snapshot), read_at)
-        }
-        None => {
-            let never = std::time::SystemTime::UNIX_EPOCH;
-            Found::before_first_look(kind, Snapshot::default(), never)
-        }
-    };
-    match &config.provider {
-        ProviderKind::File(path) => {
-            let (provider, found) = file_provider::Provider::new(path.clone(), instance, initial);
-            (Box::pin(provider.run()), found)
-        }
-        ProviderKind::Swarm => {
-            let (provider, found) =
-                swarm::Provider::new(config.docker_host.clone(), instance, initial);
-            (Box::pin(provider.run()), found)
-        }
-        ProviderKind::Docker => {
-            let (provider, found) =
-                docker::Provider::new(config.docker_host.clone(), instance, initial);
-            (Box::pin(provider.run()), found)
-        }
-    }
-}
-
-/// A saved snapshot as a provider would find it: whether a backend was up or down was the word of checks, which are made
-/// anew, and what is drained is marked anew.
-fn running(mut saved: Snapshot) -> Snapshot {
-    drains::unmark(&mut saved);
-    let all = saved.services.iter_mut();
-    for backend in all.flat_map(|service| &mut Arc::make_mut(service).backends) {
-        // Nothing can check one without an address.
-        if backend.addr.is_some() && matches!(backend.state, State::Starting | State::Down) {
-            (backend.state, backend.reason) = (State::Up, None);
-        }
-    }
-    saved
 }
 
 fn start_data_path(
