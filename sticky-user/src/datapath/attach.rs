@@ -6,9 +6,11 @@ mod tc;
 mod xdp;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use aya::programs::{ProgramError, TcError};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
@@ -284,10 +286,32 @@ fn refused(name: &str, mode: &'static str, error: &(dyn std::error::Error + 'sta
 fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
             return io.raw_os_error();
         }
-        next = error.source();
+        // These pass for the system's error, and are not above it.
+        match error.downcast_ref() {
+            Some(ProgramError::IOError(io) | ProgramError::TcError(TcError::IoError(io))) => {
+                return io.raw_os_error();
+            }
+            _ => next = error.source(),
+        }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_goes_just_then_is_not_there() {
+        let gone = || io::Error::from_raw_os_error(libc::ENODEV);
+        let errors: [ProgramError; 2] = [gone().into(), TcError::from(gone()).into()];
+        for error in errors {
+            assert!(
+                matches!(refused("late0", "tc", &error), Error::NoInterface(name) if name == "late0")
+            );
+        }
+    }
 }
