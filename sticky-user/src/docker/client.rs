@@ -293,10 +293,15 @@ pub(crate) fn segment(name: &str) -> String {
 }
 
 pub(crate) fn decode<'a, T: Deserialize<'a>>(call: &str, answer: &'a [u8]) -> Result<T, Error> {
-    serde_json::from_slice(answer).map_err(|error| Error::NoAnswer {
+    serde_json::from_slice(answer).map_err(|error| something_else(call, &error))
+}
+
+/// Whoever answered is no Docker engine.
+pub(crate) fn something_else(call: &str, error: &serde_json::Error) -> Error {
+    Error::NoAnswer {
         call: call.to_owned(),
         reason: format!("is answered with something else: {error}"),
-    })
+    }
 }
 
 fn checked(call: &str, reads: bool, status: StatusCode, body: Bytes) -> Result<Bytes, Error> {

@@ -2,12 +2,12 @@
 //! `containers`. Their number does not depend on the number of services.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use http::StatusCode;
-use serde::de::DeserializeOwned;
 
-use super::decode;
+use super::decode::{self, Listed};
 use super::view::{Addresses, NetworkView, NodeView, ServiceView, TaskView};
 use crate::docker::client::{self, Docker, Error, filters};
 use crate::docker::engine::{self, Events};
@@ -67,21 +67,23 @@ impl Api {
 
     /// The services with these ids, or all.
     pub(super) async fn services(&self, ids: Option<&[String]>) -> Result<Vec<ServiceView>> {
-        Ok(self
-            .list("/services", "id", ids)
-            .await?
-            .into_iter()
-            .filter_map(decode::service)
-            .collect())
+        let services: Vec<_> = self.docker.get("/services", &named("id", ids)).await?;
+        Ok(services.into_iter().filter_map(decode::service).collect())
     }
 
     /// The tasks of these services, or all, whatever state they are in; `None` if one of the services is not known.
-    pub(super) async fn tasks(&self, services: Option<&[String]>) -> Result<Option<Vec<TaskView>>> {
+    pub(super) async fn tasks(
+        &self,
+        services: Option<&[String]>,
+        listed: &mut Listed,
+    ) -> Result<Option<Vec<Arc<TaskView>>>> {
         if services.is_some_and(<[String]>::is_empty) {
             return Ok(Some(Vec::new()));
         }
-        let tasks = known(self.list("/tasks", "service", services).await)?;
-        Ok(tasks.map(|tasks| tasks.into_iter().filter_map(decode::task).collect()))
+        let answer = known(self.docker.ask("/tasks", &named("service", services)).await)?;
+        let Some((call, answer)) = answer else { return Ok(None) };
+        let tasks = listed.read(&answer);
+        Ok(Some(tasks.map_err(|error| client::something_else(&call, &error))?))
     }
 
     pub(super) async fn nodes(&self) -> Result<HashMap<String, NodeView>> {
@@ -125,18 +127,12 @@ impl Api {
         let filters = serde_json::json!(filters).to_string();
         self.docker.get("/containers/json", &[("filters", filters)]).await
     }
+}
 
-    /// The entries of a list that have one of these values, unless there are too many to be named.
-    async fn list<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        key: &str,
-        values: Option<&[String]>,
-    ) -> Result<Vec<T>, Error> {
-        let named = values.filter(|values| values.len() <= MOST_IDS);
-        let query: Vec<_> = named.map(|values| filters(key, values)).into_iter().collect();
-        self.docker.get(path, &query).await
-    }
+/// Asks for the entries of a list that have one of these values, unless there are too many to be named.
+fn named(key: &str, values: Option<&[String]>) -> Vec<(&'static str, String)> {
+    let few = values.filter(|values| values.len() <= MOST_IDS);
+    few.map(|values| filters(key, values)).into_iter().collect()
 }
 
 /// `None` for what Docker does not know.

@@ -215,7 +215,8 @@ fn backends(
     cluster: &Cluster,
     port: u16,
 ) -> Vec<Backend> {
-    let mut tasks: Vec<&TaskView> = cluster.tasks.get(&view.id).into_iter().flatten().collect();
+    let tasks = cluster.tasks.get(&view.id).into_iter().flatten();
+    let mut tasks: Vec<&TaskView> = tasks.map(|task| &**task).collect();
     tasks.sort_by_key(|task| (task.slot, &task.id));
     tasks.into_iter().filter_map(|task| backend(view, task, config, cluster, port)).collect()
 }
@@ -361,7 +362,7 @@ fn is_unsettled(service: &ServiceView, cluster: &Cluster) -> bool {
         Phase::After => false,
     };
     service.updating.is_some()
-        || cluster.tasks.get(&service.id).is_some_and(|tasks| tasks.iter().any(moving))
+        || cluster.tasks.get(&service.id).is_some_and(|tasks| tasks.iter().any(|task| moving(task)))
 }
 
 pub(super) fn mistake(label: &str, message: &str, hint: &str) -> LabelError {

@@ -2,6 +2,7 @@
 //! What lacks an id is passed over.
 
 mod bridge;
+mod listed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use super::view::{LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceV
 use crate::docker::containers::both;
 use crate::model::Proto;
 pub(super) use bridge::bridge;
+pub(super) use listed::Listed;
 
 type Labels = Option<BTreeMap<String, String>>;
 
@@ -109,7 +111,7 @@ struct Port {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Task {
+struct Task {
     #[serde(rename = "ID")]
     id: Option<String>,
     #[serde(rename = "ServiceID")]
@@ -230,7 +232,7 @@ pub(super) fn service(service: Service) -> Option<ServiceView> {
     })
 }
 
-pub(super) fn task(task: Task) -> Option<TaskView> {
+fn task(task: Task) -> Option<TaskView> {
     let status = task.status.unwrap_or_default();
     let state = status.state.unwrap_or_else(|| "new".to_owned());
     let mut ports: Vec<PortView> = status

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use tokio::time::{Instant as Clock, sleep_until};
 use tracing::debug;
 
 use super::api::Api;
+use super::decode::Listed;
 use super::view::{Changed, Cluster, TaskView};
 use super::watched::{Due, Watched};
 use super::{Provider, build};
@@ -100,7 +102,10 @@ async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> R
     cluster.containers.unhealthy = unhealthy;
     let ours = ours(cluster, provider);
     // What is known is looked at again, now and then.
-    let (tasks, gwbridge) = tokio::try_join!(tasks(api, cluster, &ours), api.gwbridge(None))?;
+    let mut listed = std::mem::take(&mut cluster.listed);
+    let tasks = tasks(api, cluster, &ours, &mut listed);
+    let (tasks, gwbridge) = tokio::try_join!(tasks, api.gwbridge(None))?;
+    cluster.listed = listed;
     cluster.replace_tasks(None, tasks);
     cluster.forget_containers();
     cluster.add_addresses(None, gwbridge);
@@ -109,7 +114,9 @@ async fn look_at_all(api: &Api, provider: &Provider, cluster: &mut Cluster) -> R
 
 /// Lists the tasks of a quiet cluster: they alone tell of what no event announces, such as a node that is lost.
 async fn look_at_tasks(api: &Api, provider: &Provider, cluster: &mut Cluster) -> Result<()> {
-    let tasks = tasks(api, cluster, &ours(cluster, provider)).await?;
+    let mut listed = std::mem::take(&mut cluster.listed);
+    let tasks = tasks(api, cluster, &ours(cluster, provider), &mut listed).await?;
+    cluster.listed = listed;
     cluster.replace_tasks(None, tasks);
     if cluster.changed.any() { missing_addresses(api, cluster, None).await } else { Ok(()) }
 }
@@ -124,7 +131,7 @@ async fn look_at(api: &Api, provider: &Provider, cluster: &mut Cluster, due: &Du
         service.is_some_and(|service| build::is_ours(service, &provider.instance))
     };
     let ids: Vec<String> = due.services.iter().filter(ours).cloned().collect();
-    let tasks = tasks(api, cluster, &ids).await?;
+    let tasks = tasks(api, cluster, &ids, &mut Listed::default()).await?;
     cluster.replace_tasks(Some(&ids), tasks);
     missing_addresses(api, cluster, Some(&ids)).await
 }
@@ -145,13 +152,18 @@ async fn missing_addresses(
 
 /// The tasks of these services. Docker does not answer for a service that it does not know any more, so where one is
 /// removed all tasks are listed.
-async fn tasks(api: &Api, cluster: &Cluster, ids: &[String]) -> Result<Vec<TaskView>> {
+async fn tasks(
+    api: &Api,
+    cluster: &Cluster,
+    ids: &[String],
+    listed: &mut Listed,
+) -> Result<Vec<Arc<TaskView>>> {
     let removed =
         ids.iter().any(|id| cluster.services.get(id).is_some_and(|service| service.removed));
-    if !removed && let Some(tasks) = api.tasks(Some(ids)).await? {
+    if !removed && let Some(tasks) = api.tasks(Some(ids), listed).await? {
         return Ok(tasks);
     }
-    Ok(api.tasks(None).await?.unwrap_or_default())
+    Ok(api.tasks(None, listed).await?.unwrap_or_default())
 }
 
 /// The addresses of tasks that are on no overlay, if one of these services, or of all, needs them.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
+use super::decode::Listed;
 use crate::model::Proto;
 
 /// Where this host reaches containers, by their ids.
@@ -15,7 +17,9 @@ pub(super) struct Cluster {
     pub(super) own_node: String,
     pub(super) services: HashMap<String, ServiceView>,
     /// By service.
-    pub(super) tasks: HashMap<String, Vec<TaskView>>,
+    pub(super) tasks: HashMap<String, Vec<Arc<TaskView>>>,
+    /// The last list of all tasks.
+    pub(super) listed: Listed,
     pub(super) nodes: HashMap<String, NodeView>,
     /// By id.
     pub(super) networks: HashMap<String, NetworkView>,
@@ -78,7 +82,7 @@ pub(super) struct PortView {
     pub(super) host_mode: bool,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TaskView {
     pub(super) id: String,
     pub(super) service: String,
@@ -212,8 +216,8 @@ impl Cluster {
     }
 
     /// Takes the tasks that a look has found in place of those of these services, or of all.
-    pub(super) fn replace_tasks(&mut self, services: Option<&[String]>, found: Vec<TaskView>) {
-        let mut new: HashMap<String, Vec<TaskView>> = HashMap::new();
+    pub(super) fn replace_tasks(&mut self, services: Option<&[String]>, found: Vec<Arc<TaskView>>) {
+        let mut new: HashMap<String, Vec<Arc<TaskView>>> = HashMap::new();
         for task in found {
             if services.is_none_or(|ids| ids.contains(&task.service)) {
                 new.entry(task.service.clone()).or_default().push(task);
@@ -252,7 +256,7 @@ impl Cluster {
 
     /// The containers of running tasks on this node, of these services or of all, whose addresses are not known yet.
     pub(super) fn without_address(&self, services: Option<&[String]>) -> Vec<String> {
-        let missing = |task: &TaskView| {
+        let missing = |task: &Arc<TaskView>| {
             let runs = task.node == self.own_node && task.phase == Phase::Running;
             let container = task.container.as_ref().filter(|_| runs)?;
             (!self.addresses.contains_key(container)).then(|| container.clone())

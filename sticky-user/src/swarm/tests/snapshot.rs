@@ -64,7 +64,7 @@ fn cluster(services: Vec<ServiceView>, tasks: Vec<TaskView>) -> Cluster {
         cluster.addresses.insert(task.container.clone().unwrap(), vec![address]);
     }
     cluster.replace_services(None, services);
-    cluster.replace_tasks(None, tasks);
+    cluster.replace_tasks(None, tasks.into_iter().map(Arc::new).collect());
     cluster
 }
 
@@ -278,12 +278,12 @@ fn vip_mode_has_one_backend_the_virtual_address() {
 fn a_removed_service_stays_until_its_last_task_has_ended() {
     let running = || task("a", 1, "here", Phase::Running, false);
     let mut cluster =
-        cluster(vec![service("a", "1", &HASHED, &[port(80, 8080, false)])], vec![running()]);
+        cluster(vec![service("a", "1", &HASHED, &[port(80, 8080, false)])], vec![running().into()]);
     cluster.replace_services(None, Vec::new());
-    cluster.replace_tasks(None, vec![running()]);
+    cluster.replace_tasks(None, vec![running().into()]);
     assert_eq!(services(&cluster)[0].backends[0].state, State::Draining(DrainMode::Connections));
     assert!(unsettled(&cluster).contains("id-a"));
-    cluster.replace_tasks(None, vec![task("a", 1, "here", Phase::After, false)]);
+    cluster.replace_tasks(None, vec![task("a", 1, "here", Phase::After, false).into()]);
     assert!(services(&cluster).is_empty());
 }
 
@@ -299,7 +299,7 @@ fn a_look_at_some_services_leaves_the_others_alone() {
     );
     let ids = ["id-a".to_owned()];
     cluster.replace_services(Some(&ids), Vec::new());
-    cluster.replace_tasks(Some(&ids), vec![task("b", 2, "here", Phase::Running, true)]);
+    cluster.replace_tasks(Some(&ids), vec![task("b", 2, "here", Phase::Running, true).into()]);
     let found = services(&cluster);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].backends.iter().map(|b| b.name.as_str()).collect::<Vec<_>>(), ["b.1"]);
