@@ -14,7 +14,6 @@ mod foreign;
 mod load;
 mod log;
 mod migrate;
-mod netlink;
 mod pins;
 mod places;
 mod probe;
@@ -116,7 +115,7 @@ pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Da
     let no_netlink = |e| Error::failed("cannot talk to the kernel's netlink", e);
     // Before the first look, so that nothing is missed after it.
     let changes = follow::changes(runtime).map_err(no_netlink)?;
-    let mut netlink = netlink::Netlink::connect().map_err(no_netlink)?;
+    let mut netlink = crate::netlink::Netlink::connect().map_err(no_netlink)?;
     let mut hooks = attach::Hooks::new(
         loaded.programs,
         pins.clone(),

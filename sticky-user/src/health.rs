@@ -2,6 +2,7 @@
 //! stops to. Takes what a provider found and hands on the same with the states that checks give.
 
 mod check;
+mod connect;
 mod journal;
 mod judge;
 mod plan;

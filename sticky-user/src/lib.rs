@@ -23,6 +23,7 @@ pub mod listeners;
 pub mod metrics;
 pub mod model;
 pub mod netinfo;
+mod netlink;
 pub mod parallel;
 pub mod permissions;
 pub mod provider;

@@ -16,6 +16,7 @@ mod flood;
 mod harness;
 mod interfaces;
 mod mistakes;
+mod neighbours;
 mod path_mtu;
 mod refused;
 mod relay;

@@ -16,10 +16,10 @@ use tracing::{info, warn};
 
 use super::load::{self, Programs, chain};
 use super::migrate::Earlier;
-use super::netlink::Link;
 use super::pins::Pins;
 use super::{Error, Settings};
 use crate::control::Interface;
+use crate::netlink::Link;
 use held::{Held, Hook};
 pub use xdp::{Mode, XdpMode};
 

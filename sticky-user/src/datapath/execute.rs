@@ -18,7 +18,6 @@ use super::attach::Hooks;
 use super::clients::Index;
 use super::counters;
 use super::load::{self, Maps};
-use super::netlink::{Link, Netlink};
 use super::places::Places;
 use super::sys;
 use super::whereabouts::Whereabouts;
@@ -26,6 +25,7 @@ use crate::clients::hash_of;
 use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
 use crate::control::settle::Known;
 use crate::control::{Census, DataPath, Error, Reach};
+use crate::netlink::{Link, Netlink};
 use crate::parallel;
 
 /// Writes the maps; there is one.

@@ -6,8 +6,8 @@ use sticky_common::hash::HashKey;
 use sticky_common::maps::TABLE_SIZES;
 use tokio::runtime::Handle;
 
-use super::netlink::{Link, Netlink};
 use super::{Error, Settings, XdpMode, foreign, load, pins, sys};
+use crate::netlink::{Link, Netlink};
 
 /// Enough to try with.
 const FEW_CLIENTS: u32 = 1024;

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 
-use super::netlink::Netlink;
 use crate::control::Reach;
+use crate::netlink::Netlink;
 
 /// Of the addresses that were asked for since the links or the routes changed.
 #[derive(Default)]

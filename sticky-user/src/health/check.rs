@@ -11,10 +11,11 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::connect::connect;
 use super::judge::{Judge, Verdict};
 use super::plan::{Http, Plan};
 use super::{Key, Report};
@@ -125,9 +126,10 @@ impl Both {
 impl Plan {
     /// Asks at every port of the IPv6 address.
     async fn check_v6(&self) -> io::Result<()> {
+        let again = self.again();
         let all = async {
             for addr in &self.v6.connect {
-                TcpStream::connect(addr).await?;
+                connect(*addr, again).await?;
             }
             for addr in &self.v6.datagrams {
                 heard(*addr).await?;
@@ -137,12 +139,17 @@ impl Plan {
         timeout(self.config.timeout, all).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// When a second connection is tried.
+    fn again(&self) -> Duration {
+        self.config.timeout / 3
+    }
+
     /// Asks everything there is to ask, in the time there is.
     async fn check(&self) -> Result<(), String> {
+        let again = self.again();
         let all = async {
-            let again = self.config.timeout / 3;
             for addr in &self.connect {
-                connect(*addr, again).await?;
+                connect(*addr, again).await.map_err(|error| not_connected(*addr, &error))?;
             }
             for addr in &self.datagrams {
                 heard(*addr).await.map_err(|error| not_heard(*addr, &error))?;
@@ -161,24 +168,11 @@ impl Plan {
     }
 }
 
-/// Tries a second time beside the first after `again`: the kernel sends a lost SYN again only after a second (RFC 6298 2.1),
-/// by when most checks are over, and one lost packet says nothing of a backend.
-async fn connect(addr: SocketAddr, again: Duration) -> Result<TcpStream, String> {
-    let first = TcpStream::connect(addr);
-    tokio::pin!(first);
-    let connected = match timeout(again, &mut first).await {
-        Ok(connected) => connected,
-        Err(_) => tokio::select! {
-            connected = first => connected,
-            connected = TcpStream::connect(addr) => connected,
-        },
-    };
-    connected.map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            format!("port {} refuses connections", addr.port())
-        }
+fn not_connected(addr: SocketAddr, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => format!("port {} refuses connections", addr.port()),
         _ => format!("port {}: {error}", addr.port()),
-    })
+    }
 }
 
 /// Sends an empty datagram, which says nothing to anybody. Only a closed port answers it, by ICMP.
@@ -203,7 +197,8 @@ fn not_heard(addr: SocketAddr, error: &io::Error) -> String {
 
 impl Http {
     async fn get(&self, again: Duration) -> Result<(), String> {
-        let mut stream = connect(self.addr, again).await?;
+        let mut stream =
+            connect(self.addr, again).await.map_err(|error| not_connected(self.addr, &error))?;
         // No proxied connection: UNKNOWN in version 1, LOCAL in version 2 of HAProxy's PROXY protocol.
         let greeting: &[u8] = match self.proxy_protocol {
             None => b"",
@@ -235,28 +230,5 @@ impl Http {
             return Ok(());
         }
         Err(failed(&status))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use socket2::{Domain, Socket, Type};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_lost_syn_is_sent_again_before_the_kernel_does() {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        // Room for one that waits; SYNs of others are dropped.
-        socket.listen(0).unwrap();
-        let addr = socket.local_addr().unwrap().as_socket().unwrap();
-        let _waiting = TcpStream::connect(addr).await.unwrap();
-        let asking = tokio::spawn(connect(addr, Duration::from_millis(200)));
-        sleep(Duration::from_millis(50)).await;
-        assert!(!asking.is_finished());
-        let _accepted = socket.accept().unwrap();
-        let connected = timeout(Duration::from_millis(850), asking).await;
-        connected.expect("not the kernel's own second try").unwrap().unwrap();
     }
 }

@@ -230,7 +230,7 @@ impl Scene<'_> {
             });
         let fresh = fresh.max().unwrap_or_default();
         let dead = deaths.since(asked);
-        println!(
+        let course = format!(
             "{}: API back after {:?}, read {:?} later; {} tasks ended from {:?} on; dead ones up for {stale:?}, new ones not yet for {fresh:?}, all well after {:?}",
             self.name,
             back - asked,
@@ -239,9 +239,11 @@ impl Scene<'_> {
             dead.first().map(|first| *first - asked),
             asked.elapsed()
         );
+        println!("{course}");
         ensure!(
             late(connected, back) < RIGHT && stale < RIGHT && fresh < RIGHT,
-            "the state was wrong for longer than {RIGHT:?}"
+            "the state was wrong for longer than {RIGHT:?}: {course}; sticky said:\n{}",
+            self.changes(asked)
         );
         if self.survive {
             ensure!(dead.is_empty(), "--live-restore does not work here");
@@ -253,6 +255,13 @@ impl Scene<'_> {
             ensure!(dead.len() == TASKS, "the tasks survived");
         }
         Ok(right_at.unwrap_or_else(Instant::now))
+    }
+
+    /// What sticky said since then, but of requests.
+    fn changes(&self, since: Instant) -> String {
+        let log = self.sticky.log().into_iter();
+        let lines = log.filter(|line| line.at > since && !line.text.contains(" client="));
+        lines.map(|line| format!("{:?} {}\n", line.at - since, line.text)).collect()
     }
 
     fn sample(&self) -> anyhow::Result<(Value, Sample)> {

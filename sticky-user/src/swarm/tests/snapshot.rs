@@ -278,7 +278,7 @@ fn vip_mode_has_one_backend_the_virtual_address() {
 fn a_removed_service_stays_until_its_last_task_has_ended() {
     let running = || task("a", 1, "here", Phase::Running, false);
     let mut cluster =
-        cluster(vec![service("a", "1", &HASHED, &[port(80, 8080, false)])], vec![running().into()]);
+        cluster(vec![service("a", "1", &HASHED, &[port(80, 8080, false)])], vec![running()]);
     cluster.replace_services(None, Vec::new());
     cluster.replace_tasks(None, vec![running().into()]);
     assert_eq!(services(&cluster)[0].backends[0].state, State::Draining(DrainMode::Connections));

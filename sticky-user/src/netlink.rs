@@ -1,17 +1,18 @@
-//! What the kernel says of links and routes.
+//! What the kernel says of links, routes and neighbours.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
 };
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use rtnetlink::RouteMessageBuilder;
 
@@ -98,6 +99,43 @@ impl Netlink {
         Ok(all)
     }
 
+    /// Whether the kernel waits for the link address of this neighbour; it does not any more, and asks at once when it is
+    /// needed next. It asks again only after a second (`retrans_time_ms`), also where the address belongs to another by then.
+    pub fn forget_unanswered(&mut self, addr: IpAddr) -> io::Result<bool> {
+        let Some(Ok(device)) = self.routes(&[addr])?.pop() else { return Ok(false) };
+        let one = neighbour(addr, device);
+        let mut waits = false;
+        self.ask(RouteNetlinkMessage::GetNeighbour(one.clone()), NLM_F_REQUEST, |payload| {
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(found)) = payload
+            {
+                waits = found.header.state == NeighbourState::Incomplete;
+            }
+        })?;
+        if waits {
+            let forget = RouteNetlinkMessage::DelNeighbour(one);
+            self.ask(forget, NLM_F_REQUEST | NLM_F_ACK, |payload| {
+                waits = matches!(payload, NetlinkPayload::Error(error) if error.code.is_none());
+            })?;
+        }
+        Ok(waits)
+    }
+
+    /// One request with one answer.
+    fn ask(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        mut answer: impl FnMut(NetlinkPayload<RouteNetlinkMessage>),
+    ) -> io::Result<()> {
+        let mut request = Vec::new();
+        self.push(&mut request, message, flags);
+        self.socket.send(&request, 0)?;
+        self.receive(|_, payload| {
+            answer(payload);
+            Ok(())
+        })
+    }
+
     fn push(&mut self, to: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut message = NetlinkMessage::from(message);
@@ -128,6 +166,17 @@ impl Netlink {
         }
         Ok(())
     }
+}
+
+fn neighbour(addr: IpAddr, device: u32) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match addr {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = device;
+    message.attributes.push(NeighbourAttribute::Destination(addr.into()));
+    message
 }
 
 fn question(addr: IpAddr) -> RouteMessage {
