@@ -14,7 +14,8 @@ pub(super) struct Failures {
 }
 
 impl Failures {
-    /// A connection was refused or took too long. `max_fails` of 0 never ejects.
+    /// A connection was refused or took too long; whether the backend is out by it, and was not before. `max_fails` of 0
+    /// never ejects.
     pub(super) fn failed(&self, now_ms: u64, max_fails: u32, fail_timeout: Duration) -> bool {
         let window = u64::try_from(fail_timeout.as_millis()).unwrap_or(u64::MAX);
         if now_ms.saturating_sub(self.since.load(Ordering::Relaxed)) > window {
@@ -22,12 +23,12 @@ impl Failures {
             self.count.store(0, Ordering::Relaxed);
         }
         let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let out = max_fails > 0 && count >= max_fails;
-        if out {
-            self.until.store(now_ms.saturating_add(window), Ordering::Relaxed);
-            self.count.store(0, Ordering::Relaxed);
+        if max_fails == 0 || count < max_fails {
+            return false;
         }
-        out
+        self.count.store(0, Ordering::Relaxed);
+        // Those that were under way fail too.
+        self.until.swap(now_ms.saturating_add(window), Ordering::Relaxed) <= now_ms
     }
 
     /// A connection was made.
@@ -55,10 +56,10 @@ mod tests {
         assert!(!f.failed(31_000, 3, WINDOW), "the first two are too old");
         assert!(!f.failed(31_001, 3, WINDOW) && f.failed(31_002, 3, WINDOW));
         assert!(f.ejected(31_003) && f.ejected(41_001) && !f.ejected(41_002));
-        f.failed(50_000, 1, WINDOW);
-        assert!(f.ejected(50_001));
+        assert!(f.failed(50_000, 1, WINDOW) && !f.failed(50_001, 1, WINDOW), "out already");
+        assert!(f.ejected(60_000) && !f.ejected(60_001), "since the last one");
         f.succeeded();
-        assert!(!f.ejected(50_001));
+        assert!(!f.ejected(50_002));
         assert!(!f.failed(60_000, 0, WINDOW));
     }
 }
