@@ -140,6 +140,8 @@ impl Toolchain {
                 .map(String::from)
                 .into();
         args.extend(["--target-dir".into(), target_dir.display().to_string()]);
+        // The linker of BPF code does that itself.
+        args.extend(["--config".into(), "profile.release.lto=false".into()]);
         if self.build_std {
             args.extend(["-Z".into(), "build-std=core".into()]);
         }

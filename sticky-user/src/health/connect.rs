@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use crate::netlink::Netlink;
 
 /// A backend on this host answers in far less: the first of these pauses, each twice as long as the one before.
-const NEAR: Duration = Duration::from_millis(20);
+const NEAR: Duration = Duration::from_millis(50);
 
 /// Tries a second time beside the first after `again`: the kernel sends a lost SYN again only after a second (RFC 6298 2.1),
 /// by when most checks are over, and one lost packet says nothing of a backend. What waits for the backend's link address is
@@ -25,6 +25,8 @@ pub(super) async fn connect(addr: SocketAddr, again: Duration) -> io::Result<Tcp
     let mut pause = NEAR;
     loop {
         tokio::select! {
+            // Where all of this was late, the connection may be there.
+            biased;
             connected = &mut first => return connected,
             connected = &mut second => return connected,
             () = sleep(pause) => {
