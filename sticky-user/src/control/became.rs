@@ -8,6 +8,7 @@ use super::in_order::InOrder;
 use super::plan::{Loaded, LoadedService};
 use super::{FrontendInForce, InForceService, Path, shares};
 use crate::model::Service;
+use crate::parallel;
 
 /// What became of all services, last.
 #[derive(Default)]
@@ -31,25 +32,40 @@ impl All {
     ) -> Vec<Arc<InForceService>> {
         let before = std::mem::take(&mut self.0);
         let (mut before, mut parts) = (InOrder::new(&before), InOrder::new(parts));
-        let per_service = services.iter().zip(resolved).map(|(service, resolved)| {
-            let Some(part) = parts.find(|part| part.belongs_to(service)) else {
-                return Arc::new(in_force(service, resolved, None, None));
-            };
-            let loaded = loaded.services.get(&part.identity()).cloned();
-            let before = before.find(|before| before.part.belongs_to(service));
-            let same = before.filter(|before| {
-                Arc::ptr_eq(part, &before.part)
-                    && before.loaded.as_ref().map(Arc::as_ptr) == loaded.as_ref().map(Arc::as_ptr)
-            });
-            let in_force = match same {
-                Some(same) => Arc::clone(&same.in_force),
-                None => Arc::new(in_force(service, resolved, Some(part), loaded.as_deref())),
-            };
-            let part = Arc::clone(part);
-            self.0.push(Became { part, loaded, in_force: Arc::clone(&in_force) });
+        let all: Vec<_> = services
+            .iter()
+            .zip(resolved)
+            .map(|(service, resolved)| {
+                let part = parts.find(|part| part.belongs_to(service));
+                let loaded = part.and_then(|part| loaded.services.get(&part.identity()));
+                let same = part.and_then(|part| {
+                    let before = before.find(|before| before.part.belongs_to(service))?;
+                    let loaded_before = before.loaded.as_ref().map(Arc::as_ptr);
+                    let same =
+                        Arc::ptr_eq(part, &before.part) && loaded.map(Arc::as_ptr) == loaded_before;
+                    same.then_some(before)
+                });
+                (service, resolved, part, loaded, same.map(|same| Arc::clone(&same.in_force)))
+            })
+            .collect();
+        let others: Vec<_> = all.iter().filter(|(.., same)| same.is_none()).collect();
+        let made = parallel::map(&others, |(service, resolved, part, loaded, _)| {
+            let (part, loaded) = (part.map(Arc::as_ref), loaded.map(Arc::as_ref));
+            Arc::new(in_force(service, resolved, part, loaded))
+        });
+        let mut made = made.into_iter();
+        let in_force = all.iter().map(|(_, _, part, loaded, same)| {
+            let in_force = same
+                .clone()
+                .or_else(|| made.next())
+                .expect("as many were made as there are that are not the same");
+            if let Some(part) = part {
+                let (part, loaded) = (Arc::clone(part), loaded.cloned());
+                self.0.push(Became { part, loaded, in_force: Arc::clone(&in_force) });
+            }
             in_force
         });
-        per_service.collect()
+        in_force.collect()
     }
 }
 

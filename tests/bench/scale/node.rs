@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use sticky_tests::fake_docker::FakeDocker;
 use sticky_tests::sticky::Sticky;
 use sticky_tests::topology::Topology;
@@ -39,6 +40,14 @@ pub struct Node {
     pub took: Duration,
 }
 
+/// One for all backends; each has room for its own connections elsewhere, and a SYN for which there is none is lost.
+fn listener() -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)).into())?;
+    socket.listen(libc::SOMAXCONN)?;
+    Ok(socket.into())
+}
+
 impl Node {
     /// Starts sticky and waits until every service is in the maps with all of its tasks.
     pub fn start(binary: &Path, size: Size, interval: &'static str) -> anyhow::Result<Self> {
@@ -46,7 +55,7 @@ impl Node {
         net.node.sysctl("net.ipv4.ip_forward", "1")?;
         net.node.ip("route add 198.19.0.0/16 via 203.0.113.2")?;
         net.other.ip("route add local 198.19.0.0/16 dev lo")?;
-        let listener = net.other.enter(|| TcpListener::bind("0.0.0.0:8080"))??;
+        let listener = net.other.enter(listener)??;
         // Ends with the program.
         std::thread::spawn(move || listener.incoming().for_each(drop));
         let docker = FakeDocker::start()?;
