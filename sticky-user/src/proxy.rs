@@ -36,6 +36,7 @@ mod tag;
 mod tunnel;
 mod upstream;
 mod warmth;
+mod wire;
 mod worker;
 
 use std::net::SocketAddr;

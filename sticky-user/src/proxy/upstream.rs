@@ -24,6 +24,7 @@ use super::body::{Progress, RequestBody, Upload};
 use super::patience::Patience;
 use super::routes::Routes;
 use super::settings::{Limits, Timeouts};
+use super::wire::Upstream;
 
 /// Silence after which the kernel asks whether the other end is still there.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -123,7 +124,7 @@ impl Pool {
             stream.write_all(preface).await?;
         }
         let (sender, connection) =
-            self.http.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+            self.http.handshake(TokioIo::new(Upstream(stream))).await.map_err(io::Error::other)?;
         let task = spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 debug!(%addr, %error, "upstream connection ended");

@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::Phase;
 use crate::proxy::settings::Timeouts;
+use crate::proxy::wire;
 
 /// How long a connection is read on after its last answer, for a client that is still sending what nobody wants.
 const LINGER: Duration = Duration::from_secs(2);
@@ -192,6 +193,6 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.flushed = false;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        wire::poll_write_vectored(&mut self.stream, cx, bufs)
     }
 }
