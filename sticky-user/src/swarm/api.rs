@@ -100,7 +100,11 @@ impl Api {
     /// overlay.
     pub(super) async fn gwbridge(&self, wanted: Option<&[String]>) -> Result<Addresses> {
         match known(self.docker.ask(&format!("/networks/{GWBRIDGE}"), &[]).await)? {
-            Some((call, answer)) => Ok(decode::bridge(client::decode(&call, &answer)?, wanted)),
+            Some((call, answer)) => {
+                let some = wanted.and_then(|wanted| decode::some_of_bridge(&answer, wanted));
+                let all = || Ok(decode::bridge(client::decode(&call, &answer)?, wanted));
+                some.map_or_else(all, Ok)
+            }
             None => Ok(Addresses::new()),
         }
     }
