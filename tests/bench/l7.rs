@@ -101,8 +101,11 @@ const TOGETHER: usize = 3;
 /// The largest body that is asked for.
 const LARGEST: usize = 100_000;
 
-/// Measures all proxies that are here.
-pub fn run(quick: bool) -> anyhow::Result<Report> {
+/// Enough to tell what happens often from what does not.
+const TRAINING: Effort = Effort { part: 1.0, ..QUICK };
+
+/// Where clients, proxies and backends meet.
+fn stage() -> anyhow::Result<(Netns, Vec<SocketAddr>)> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let netns = Netns::new("bench")?;
@@ -117,7 +120,19 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     // No client's own end may take a port that a proxy will listen on.
     netns.sysctl("net.ipv4.ip_local_reserved_ports", "8000-9299")?;
     netns.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
+    Ok((netns, backends))
+}
 
+/// Each load once, for sticky alone.
+pub fn train() -> anyhow::Result<()> {
+    let (netns, backends) = stage()?;
+    let lab = Lab { netns: &netns, backends, kinds: vec![Kind::Sticky] };
+    netns.enter(|| runtime()?.block_on(lab.train(&TRAINING)))?
+}
+
+/// Measures all proxies that are here.
+pub fn run(quick: bool) -> anyhow::Result<Report> {
+    let (netns, backends) = stage()?;
     let mut notes = vec![
         "proxies on one CPU with one worker, clients and backends on the other; loopback, keep-alive on both sides".to_owned(),
         "CPU: user and system time of the proxy alone; requests per second: as many as come back, whoever is the bottleneck".to_owned(),

@@ -13,6 +13,7 @@ mod report;
 #[expect(dead_code, reason = "the tests of the data path use the rest of it")]
 mod rig;
 mod scale;
+mod train;
 mod update;
 
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ enum What {
         #[arg(long, value_name = "PATH")]
         sticky: PathBuf,
     },
+    /// Nothing: work for a sticky that counts which ways it takes
+    Train,
     /// What a change costs those who are under way
     Update {
         /// The sticky that is measured
@@ -62,6 +65,7 @@ enum What {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let report = match &args.what {
+        What::Train => return train::run(),
         What::L4 { programs } => l4::run(programs, args.quick)?,
         What::E2e => e2e::run(args.quick)?,
         What::L7 => l7::run(args.quick)?,

@@ -21,8 +21,8 @@ struct Rounds {
     changes: u32,
 }
 
-/// Longer than the pause between two looks at everything.
-const THOROUGH: Rounds = Rounds { idle: Duration::from_secs(61), changes: 20 };
+/// As long as the pause between two looks at everything, so that each span has one of them; the changes take as long.
+const THOROUGH: Rounds = Rounds { idle: Duration::from_secs(60), changes: 30 };
 const QUICK: Rounds = Rounds { idle: Duration::from_secs(2), changes: 2 };
 /// What follows a change in the end: the last of the looks that an event makes more frequent.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -45,6 +45,7 @@ struct Found {
     idle: Vec<Row>,
     unsettled: Vec<Row>,
     change: Vec<Row>,
+    around: Vec<Row>,
     delay: Vec<Row>,
 }
 
@@ -85,9 +86,15 @@ pub fn run(binary: &Path, quick: bool) -> anyhow::Result<Report> {
         ),
         table(
             "change",
-            "CPU of one change, with one service unsettled, all looks that follow it included",
+            "CPU of one change, with all looks that follow it: less what the same time takes without changes",
             "ms",
             found.change,
+        ),
+        table(
+            "around",
+            "the same with all that goes on meanwhile, such as a list of everything and an unsettled service",
+            "ms",
+            found.around,
         ),
         table("delay", "from the event to the line about the maps", "ms", found.delay),
     ];
@@ -96,6 +103,15 @@ pub fn run(binary: &Path, quick: bool) -> anyhow::Result<Report> {
         rounds.changes, rounds.idle
     )];
     Ok(Report { name: "scale", notes, tables })
+}
+
+/// A start and some changes, and its end in order.
+pub fn train(binary: &Path) -> anyhow::Result<()> {
+    let mut node = Node::start(binary, SIZES[1], "2s")?;
+    for number in 0..2 * THOROUGH.changes {
+        node.change(number as usize)?;
+    }
+    node.end()
 }
 
 fn measure(binary: &Path, size: Size, rounds: &Rounds, found: &mut Found) -> anyhow::Result<()> {
@@ -109,7 +125,7 @@ fn measure(binary: &Path, size: Size, rounds: &Rounds, found: &mut Found) -> any
 
     node.unsettle();
     sleep(SETTLED);
-    // As long as the changes take, so that one can be taken from the other.
+    // As long as the changes take: one is taken from the other.
     let without = node.usage()?.cpu;
     let changes = PAUSE * rounds.changes;
     sleep(changes);
@@ -124,8 +140,10 @@ fn measure(binary: &Path, size: Size, rounds: &Rounds, found: &mut Found) -> any
         sleep(next.saturating_duration_since(Instant::now()));
     }
     let with = node.usage()?.cpu - before;
-    let each = with.as_secs_f64() * 1e3 / f64::from(rounds.changes);
-    found.change.push(row(size.to_string(), vec![each]));
+    let each = |used: f64| vec![used * 1e3 / f64::from(rounds.changes)];
+    let (with, without) = (with.as_secs_f64(), without.as_secs_f64());
+    found.change.push(row(size.to_string(), each(with - without)));
+    found.around.push(row(size.to_string(), each(with)));
     found.delay.push(row(size.to_string(), delays));
     Ok(())
 }

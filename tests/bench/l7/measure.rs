@@ -66,6 +66,20 @@ impl Lab<'_> {
         Ok(tables)
     }
 
+    /// The loads of few connections, with proxies that end in order.
+    pub async fn train(&self, effort: &Effort) -> anyhow::Result<()> {
+        pin(Cpus::Last)?;
+        backend::serve(&self.backends, LARGEST)?;
+        let quiet = self.start(&self.kinds, Mode::PLAIN, 8100).await?;
+        let logging =
+            self.start(&self.kinds, Mode { access_log: true, ..Mode::PLAIN }, 8200).await?;
+        for load in LOADS.iter().filter(|load| load.connections <= FEW) {
+            let proxies = if load.access_log { &logging } else { &quiet };
+            self.rounds(load, proxies, effort).await?;
+        }
+        quiet.into_iter().chain(logging).try_for_each(Proxy::end)
+    }
+
     /// The same with proxies of their own, a few at a time.
     async fn many(&self, load: &Load, effort: &Effort) -> anyhow::Result<[Vec<Vec<f64>>; 2]> {
         let mut found = [Vec::new(), Vec::new()];

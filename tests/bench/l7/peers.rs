@@ -6,8 +6,10 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::signal::Signal;
 use sticky_tests::command::both;
 use sticky_tests::demo::sticky_binary;
 use sticky_tests::names::TempDir;
@@ -168,6 +170,14 @@ impl Proxy {
 
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.process.signal(Signal::SIGTERM)?;
+        let status = self.process.wait(Duration::from_secs(60))?;
+        anyhow::ensure!(status.success(), "{} ended with {status}", self.kind.name());
+        Ok(())
     }
 
     /// Fails, with its last words, if it has ended.

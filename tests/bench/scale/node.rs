@@ -77,6 +77,11 @@ impl Node {
         Usage::of(self.sticky.process()?.id())
     }
 
+    /// SIGTERM, and waits for the end.
+    pub fn end(mut self) -> anyhow::Result<()> {
+        self.sticky.terminate(Duration::from_secs(60)).map(drop)
+    }
+
     /// The first service gets a task that does not come to run.
     pub fn unsettle(&self) {
         let mut all = tasks(self.size, 0, self.size.tasks);
