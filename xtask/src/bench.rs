@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use crate::apt::Install;
 use crate::toolchain::TARGET;
 use crate::workspace::{cargo, root, target};
-use crate::{build, host, image, progress, setup};
+use crate::{build, host, image, profile, progress, setup};
 
 /// What `bench` is told.
 #[derive(Args)]
@@ -120,10 +120,11 @@ fn update(quick: bool, mode: Install) -> Result<Command> {
 }
 
 /// Builds what measures, and names it.
-fn program(release: bool) -> Result<PathBuf> {
+pub(crate) fn program(release: bool) -> Result<PathBuf> {
     let mut build = cargo(["build", "--package", "sticky-tests", "--bin", "sticky-bench"]);
     if release {
         build.arg("--release");
+        profile::apply(&mut build)?;
     }
     progress::run("building the benchmark", &mut build)?;
     Ok(target(if release { "release" } else { "debug" }).join("sticky-bench"))

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::apt::Install;
-use crate::progress;
-use crate::setup;
 use crate::workspace::{cargo, target};
+use crate::{profile, progress, setup};
 
 /// Builds `target/release/sticky` and names it.
 pub(crate) fn sticky(mode: Install) -> Result<PathBuf> {
     setup::toolchain(mode)?;
     let mut build = cargo(["build", "--release", "--package", "sticky-user"]);
+    profile::apply(&mut build)?;
     progress::run_open("building sticky (release)", &mut build)?;
     Ok(target("release/sticky"))
 }
@@ -21,6 +21,8 @@ pub(crate) fn sticky(mode: Install) -> Result<PathBuf> {
 pub(crate) fn lab() -> Result<PathBuf> {
     let mut build =
         cargo(["build", "--release", "--package", "sticky-tests", "--bin", "sticky-lab"]);
+    // Otherwise all libraries would be built twice.
+    profile::apply(&mut build)?;
     progress::run_open("building the lab (release)", &mut build)?;
     Ok(target("release/sticky-lab"))
 }

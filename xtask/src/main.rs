@@ -8,6 +8,7 @@ mod docker;
 mod fuzz;
 mod host;
 mod image;
+mod profile;
 mod progress;
 mod run;
 mod setup;
@@ -54,6 +55,8 @@ enum Verb {
     Setup,
     /// Build target/release/sticky, one file that needs nothing else
     Build,
+    /// Make sticky-user/release.profdata anew, which `build` goes by, from a sticky that counts under the benchmark's loads
+    Profile,
     /// Build the demo application and its image, target/sticky-demo.tar
     Image,
     /// Check who imports what
@@ -84,6 +87,7 @@ fn run(cli: Cli) -> Result<()> {
         Verb::Lab(args) => run::lab(&args, mode),
         Verb::Setup => setup::toolchain(mode).map(|found| say(&format!("ready: {found}"))),
         Verb::Build => build::sticky(mode).map(|path| say(&format!("built {}", path.display()))),
+        Verb::Profile => profile::make(mode),
         Verb::Image => image::build()
             .map(|demo| say(&format!("built {} ({})", demo.image.display(), image::TAG))),
         Verb::Tidy => tidy::run(),

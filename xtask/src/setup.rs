@@ -3,6 +3,7 @@
 mod packages;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -60,6 +61,12 @@ fn distribution(mode: Install) -> Result<Toolchain> {
         build_linker(&compiler, mode)?;
     }
     Toolchain::distribution(root()).context("the linker was built, yet is not where it should be")
+}
+
+/// A tool that comes with this LLVM.
+pub(crate) fn llvm_tool(name: &str, llvm: u32, mode: Install) -> Result<PathBuf> {
+    packages::llvm(llvm, mode)?;
+    Ok(Path::new(&packages::llvm_prefix(llvm)).join("bin").join(name))
 }
 
 fn build_linker(compiler: &Compiler, mode: Install) -> Result<()> {

@@ -203,7 +203,7 @@ impl Compiler {
 }
 
 /// Reads `LLVM version: 22.1.8` in the answer of `rustc --version --verbose`.
-fn llvm_number(version: &str) -> Option<u32> {
+pub(crate) fn llvm_number(version: &str) -> Option<u32> {
     let line = version.lines().find_map(|l| l.strip_prefix("LLVM version: "))?;
     line.split('.').next()?.parse().ok()
 }
