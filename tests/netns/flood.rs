@@ -43,9 +43,16 @@ fn two_million_invented_clients_wash_nobody_out() -> anyhow::Result<()> {
     let clients = &node.net.clients;
     // The answers to them are for nobody.
     clients.ip("route add blackhole 198.19.0.0/16 table local")?;
-    // Where the link is full, packets wait (Linux 6.16): dropped, those of the clients at work would be among them, the same
-    // ones again and again.
-    clients.run("tc", &["qdisc", "replace", "dev", "eth0", "root", "pfifo", "limit", "10000"])?;
+    // Where a link is full, packets wait (Linux 6.16): dropped, those of the clients at work would be among them, the same
+    // ones again and again. An end without GRO, and one whose other end has TSO, has no queue of its own: what it is sent
+    // goes through the CPU's, which holds 1000 packets of all links and drops the rest.
+    let net = &node.net;
+    let ends =
+        [(clients, "eth0"), (&net.node, "eth0"), (&net.node, "eth2"), (&node.backends, "eth0")];
+    for (netns, device) in ends {
+        netns.run("ethtool", &["-K", device, "gro", "on", "tso", "off"])?;
+        netns.run("tc", &["qdisc", "replace", "dev", device, "root", "pfifo", "limit", "10000"])?;
+    }
     let mut open: Vec<(Family, u16, LineConnection)> = node.client(|| {
         let all = BOTH.into_iter().flat_map(|family| (0..WORKING).map(move |i| (family, i)));
         all.map(|(family, index)| {
