@@ -364,6 +364,7 @@ mod tests {
         assert_eq!(tick::from_secs(0), 1);
         assert_eq!(tick::from_secs(1), 1);
         assert_eq!(tick::from_secs(3600), 3353);
-        assert_eq!(tick::since(5, 9), 0);
+        assert_eq!((tick::since(9, 5), tick::since(5, 9)), (4, 0));
+        assert_eq!(tick::since(5, 5_u32.wrapping_sub(10_000)), 10_000);
     }
 }

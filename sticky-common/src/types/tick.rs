@@ -20,9 +20,11 @@ pub const fn from_secs(secs: u64) -> u32 {
     }
 }
 
-/// Ticks from `then` to `now`, 0 if `then` is later (clocks of two CPUs may differ a little).
+/// Ticks from `then` to `now`, 0 if `then` is later (clocks of two CPUs may differ a little). Of half of all numbers, so that
+/// a time before the clock began is one too.
 #[inline(always)]
 #[must_use]
 pub const fn since(now: u32, then: u32) -> u32 {
-    now.saturating_sub(then)
+    let ticks = now.wrapping_sub(then);
+    if ticks > u32::MAX / 2 { 0 } else { ticks }
 }

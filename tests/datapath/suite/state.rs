@@ -274,7 +274,7 @@ fn evidence_of_tcp(family: Family, all: &mut Vec<Case>) {
     all.push(words.reply_passed(&bare));
     all.push(
         begun("a silent flow stands in no other's way after 3 h")
-            .then(|w| flows(w, |f| f.seen = now().saturating_sub(tick::from_secs(3 * 3600 + 2))))
+            .then(|w| flows(w, |f| f.seen = now().wrapping_sub(tick::from_secs(3 * 3600 + 2))))
             .forwarded(
                 &open.clone().with(|p| p.dst.set_port(super::places::SECOND)),
                 Outcome::Pinned,
