@@ -17,6 +17,7 @@ mod harness;
 mod interfaces;
 mod mistakes;
 mod neighbours;
+mod next_hop;
 mod path_mtu;
 mod refused;
 mod relay;
