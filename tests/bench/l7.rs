@@ -1,4 +1,5 @@
-//! What a request costs: sticky beside nginx, HAProxy, Envoy and Caddy, each with its own sticky sessions on.
+//! What a request costs: sticky beside nginx, HAProxy, Envoy and Caddy, each with its own sticky sessions on; and beside
+//! nginx and HAProxy that also tell backends and clients what sticky tells them.
 //!
 //! Clients, proxies and backends meet on the loopback of one namespace, on addresses of documentation. The proxies have
 //! the first CPU, clients and backends the last; a proxy that is not asked takes next to nothing, so all run all the time
@@ -26,7 +27,7 @@ use sticky_tests::netns::Netns;
 use self::client::Wish;
 use self::measure::Lab;
 use self::peers::{Kind, PROXY};
-use crate::report::Report;
+use crate::report::{Report, Table};
 
 const BACKENDS: u8 = 5;
 const PLAIN: Wish = Wish { body: 1000, session: true };
@@ -74,7 +75,8 @@ struct Effort {
     part: f64,
     connections: usize,
     idle: usize,
-    paced: Duration,
+    /// Many short ones: a machine that stands still for a moment spoils the round that it does so in.
+    paced: (usize, Duration),
     services: &'static [usize],
 }
 
@@ -83,7 +85,7 @@ const FULL: Effort = Effort {
     part: 1.0,
     connections: 4096,
     idle: 4096,
-    paced: Duration::from_secs(4),
+    paced: (28, Duration::from_secs(1)),
     services: &services::MANY,
 };
 const QUICK: Effort = Effort {
@@ -91,7 +93,7 @@ const QUICK: Effort = Effort {
     part: 0.02,
     connections: 64,
     idle: 64,
-    paced: Duration::from_millis(200),
+    paced: (1, Duration::from_millis(200)),
     services: &[10, 100],
 };
 /// Loads of more connections than this get proxies of their own, so many at a time: what each keeps open to the backends
@@ -155,7 +157,22 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     let lab = Lab { netns: &netns, backends, kinds };
     let effort = if quick { QUICK } else { FULL };
     let tables = netns.enter(|| runtime()?.block_on(lab.measure(&effort)))??;
+    notes.extend(summary(&tables));
     Ok(Report { name: "l7", notes, tables })
+}
+
+/// What sticky is to each of the others, in what a request takes of a processor and of time.
+fn summary(tables: &[Table]) -> Vec<String> {
+    let line = |table: &Table| {
+        let own = table.rows.iter().find(|row| row.name == Kind::Sticky.name())?;
+        let others = table.rows.iter().filter(|row| row.name != own.name);
+        let all: Vec<String> = others
+            .map(|row| format!("{:.2} x {}", own.samples.ratio(&row.samples), row.name))
+            .collect();
+        Some(format!("sticky, {}: {}", table.title, all.join(", ")))
+    };
+    let told = |table: &&Table| table.name.starts_with("cpu-") || table.name == "p99";
+    tables.iter().filter(told).filter_map(line).collect()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

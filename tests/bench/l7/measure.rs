@@ -166,10 +166,11 @@ impl Lab<'_> {
     ) -> anyhow::Result<Vec<Table>> {
         const PARTS: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
         let mut found = PARTS.map(|_| vec![Vec::new(); proxies.len()]);
-        for _ in 0..effort.rounds {
+        let (rounds, time) = effort.paced;
+        for _ in 0..rounds {
             for (at, (proxy, _)) in proxies.iter().zip(able).enumerate().filter(|(_, (_, a))| **a) {
                 let clients = load::open(proxy.addr, PLAIN, 64).await?;
-                let (times, _) = load::paced(clients, rate, effort.paced).await?;
+                let (times, _) = load::paced(clients, rate, time).await?;
                 for ((_, part), found) in PARTS.iter().zip(&mut found) {
                     if let Some(found) = found.get_mut(at) {
                         found.push(quantile(&times, *part));
@@ -235,7 +236,7 @@ impl Lab<'_> {
         Ok(self.table("idle".to_owned(), title, "kB", found, f64::min))
     }
 
-    /// One row for each proxy; the base is the better of the peers.
+    /// One row for each proxy; the base is the better of the peers, as they come.
     fn table(
         &self,
         name: String,
@@ -251,7 +252,8 @@ impl Lab<'_> {
             .filter(|(_, all)| !all.is_empty())
             .map(|(kind, all)| Row { name: kind.name().to_owned(), samples: Samples::new(all) })
             .collect();
-        let peers = || rows.iter().enumerate().filter(|(_, row)| row.name != Kind::Sticky.name());
+        let as_they_come = |row: &Row| Kind::PEERS.iter().any(|kind| kind.name() == row.name);
+        let peers = || rows.iter().enumerate().filter(|(_, row)| as_they_come(row));
         let best = peers().map(|(_, row)| row.samples.median).reduce(better);
         let base = peers().find(|(_, row)| Some(row.samples.median) == best).map(|(at, _)| at);
         Table { name, title, unit, base, rows }

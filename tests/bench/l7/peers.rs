@@ -25,18 +25,34 @@ pub enum Kind {
     Sticky,
     Nginx,
     Haproxy,
+    /// Told to tell backends and clients what sticky tells them.
+    NginxTells,
+    HaproxyTells,
     Envoy,
     Caddy,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Sticky, Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy];
+    pub const ALL: [Self; 7] = [
+        Self::Sticky,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::NginxTells,
+        Self::HaproxyTells,
+        Self::Envoy,
+        Self::Caddy,
+    ];
+
+    /// The others, as they come.
+    pub const PEERS: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Envoy, Self::Caddy];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sticky => "sticky",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
+            Self::NginxTells => "nginx with sticky's headers",
+            Self::HaproxyTells => "HAProxy with sticky's headers",
             Self::Envoy => "Envoy",
             Self::Caddy => "Caddy",
         }
@@ -45,9 +61,9 @@ impl Kind {
     /// How many of a load's requests it gets, so that a slow one does not take the whole time.
     pub const fn part(self) -> f64 {
         match self {
-            Self::Sticky | Self::Nginx | Self::Haproxy => 1.0,
             Self::Envoy => 0.4,
             Self::Caddy => 0.2,
+            _ => 1.0,
         }
     }
 
@@ -57,6 +73,9 @@ impl Kind {
             Self::Sticky => "its sealed cookie beside the application's, opened with each request",
             Self::Nginx => "`hash $cookie_session consistent`, since this build has no `sticky`",
             Self::Haproxy => "`cookie SRV insert indirect nocache`, in plain text",
+            Self::NginxTells | Self::HaproxyTells => {
+                "the same, and the headers that sticky adds: seven in a request, five in a response"
+            }
             Self::Envoy => "the filter `stateful_session`, whose cookie is the address in base64",
             Self::Caddy => "`lb_policy cookie`, whose cookie is an HMAC of the address",
         }
@@ -66,8 +85,8 @@ impl Kind {
     pub fn find(self) -> anyhow::Result<(PathBuf, String)> {
         let (program, flag) = match self {
             Self::Sticky => (sticky_binary()?, "--version"),
-            Self::Nginx => (PathBuf::from("nginx"), "-v"),
-            Self::Haproxy => (PathBuf::from("haproxy"), "-v"),
+            Self::Nginx | Self::NginxTells => (PathBuf::from("nginx"), "-v"),
+            Self::Haproxy | Self::HaproxyTells => (PathBuf::from("haproxy"), "-v"),
             Self::Envoy => {
                 (std::env::var_os("ENVOY_BIN").map_or("envoy".into(), Into::into), "--version")
             }
@@ -148,10 +167,10 @@ impl Proxy {
                 command.arg("--state-dir").arg(dir.join("state"));
                 command.arg("--pin-dir").arg(dir.join("pins"));
             }
-            Kind::Nginx => {
+            Kind::Nginx | Kind::NginxTells => {
                 command.arg("-p").arg(dir.path()).arg("-c").arg(&config);
             }
-            Kind::Haproxy => {
+            Kind::Haproxy | Kind::HaproxyTells => {
                 command.arg("-f").arg(&config);
             }
             Kind::Envoy => {

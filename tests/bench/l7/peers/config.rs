@@ -10,8 +10,10 @@ use super::{Kind, Mode};
 pub fn text(kind: Kind, addr: SocketAddr, mode: Mode, backends: &[SocketAddr]) -> String {
     match kind {
         Kind::Sticky => sticky(backends),
-        Kind::Nginx => nginx(addr, mode, backends),
-        Kind::Haproxy => haproxy(addr, mode, backends),
+        Kind::Nginx => nginx(addr, mode, backends, ""),
+        Kind::NginxTells => nginx(addr, mode, backends, NGINX_TELLS),
+        Kind::Haproxy => haproxy(addr, mode, backends, ""),
+        Kind::HaproxyTells => haproxy(addr, mode, backends, HAPROXY_TELLS),
         Kind::Envoy => envoy(addr, mode, backends),
         Kind::Caddy => caddy(addr, mode, backends),
     }
@@ -31,7 +33,35 @@ pub fn service(name: &str, host: &str, backends: &[SocketAddr]) -> String {
     )
 }
 
-fn nginx(addr: SocketAddr, mode: Mode, backends: &[SocketAddr]) -> String {
+/// What sticky adds to each request and, but for `X-Forwarded-For`, neither of these does by itself; and to each response.
+const NGINX_TELLS: &str = "\
+    proxy_set_header X-Request-ID $request_id;
+    proxy_set_header X-Real-IP $remote_addr;
+    proxy_set_header X-Forwarded-Proto $scheme;
+    proxy_set_header X-Forwarded-Host $host;
+    proxy_set_header X-Forwarded-Port $server_port;
+    proxy_set_header Forwarded \"for=$remote_addr;host=$host;proto=$scheme\";
+    add_header x-request-id $request_id always;
+    add_header x-proxy-id $hostname always;
+    add_header x-server-info nginx always;
+    add_header x-upstream-addr $upstream_addr always;
+    add_header x-upstream-response-time $upstream_response_time always;
+";
+const HAPROXY_TELLS: &str = "    unique-id-format %[uuid()]
+    unique-id-header X-Request-ID
+    http-request set-header X-Real-IP %[src]
+    http-request set-header X-Forwarded-Proto http
+    http-request set-header X-Forwarded-Host %[req.hdr(host)]
+    http-request set-header X-Forwarded-Port %[dst_port]
+    http-request set-header Forwarded for=%[src];host=%[req.hdr(host)];proto=http
+    http-response set-header x-request-id %[unique-id]
+    http-response set-header x-proxy-id %[hostname]
+    http-response set-header x-server-info HAProxy
+    http-response set-header x-upstream-addr %si:%sp
+    http-response set-header x-upstream-response-time %Tr
+";
+
+fn nginx(addr: SocketAddr, mode: Mode, backends: &[SocketAddr], tells: &str) -> String {
     let servers: String = backends.iter().map(|addr| format!("server {addr};\n")).collect();
     // Written in batches, as sticky's is.
     let log = if mode.access_log { "DIR/access.log combined buffer=64k flush=1s" } else { "off" };
@@ -46,11 +76,11 @@ fn nginx(addr: SocketAddr, mode: Mode, backends: &[SocketAddr]) -> String {
          client_body_temp_path DIR/a; proxy_temp_path DIR/b; fastcgi_temp_path DIR/c; uwsgi_temp_path DIR/d; scgi_temp_path DIR/e;\n\
          upstream app {{\nhash $cookie_session consistent;\n{servers}keepalive 8192;\nkeepalive_requests 100000000;\n}}\n\
          server {{\nlisten {addr} backlog=4096{port};\nserver_name {HOST};\nlocation / {{\nproxy_pass http://app;\nproxy_http_version 1.1;\n\
-         proxy_set_header Connection \"\";\nproxy_set_header Host $host;\nproxy_set_header X-Forwarded-For $remote_addr;\n}}\n}}\n}}\n"
+         proxy_set_header Connection \"\";\nproxy_set_header Host $host;\nproxy_set_header X-Forwarded-For $remote_addr;\n{tells}}}\n}}\n}}\n"
     )
 }
 
-fn haproxy(addr: SocketAddr, mode: Mode, backends: &[SocketAddr]) -> String {
+fn haproxy(addr: SocketAddr, mode: Mode, backends: &[SocketAddr], tells: &str) -> String {
     let servers: String = (0..)
         .zip(backends)
         .map(|(number, addr)| format!("    server s{number} {addr} cookie s{number} check\n"))
@@ -60,7 +90,7 @@ fn haproxy(addr: SocketAddr, mode: Mode, backends: &[SocketAddr]) -> String {
     format!(
         "global\n    maxconn 9000\n    nbthread {threads}\n    log stdout format raw local0 info\n\
          defaults\n    mode http\n{log}    timeout connect 5s\n    timeout client 75s\n    timeout server 75s\n\
-         frontend f\n    bind {addr} backlog 4096\n    option forwardfor\n    default_backend b\n\
+         frontend f\n    bind {addr} backlog 4096\n    option forwardfor\n{tells}    default_backend b\n\
          backend b\n    balance leastconn\n    http-reuse always\n    cookie SRV insert indirect nocache\n{servers}"
     )
 }
