@@ -112,7 +112,7 @@ pub trait DataPath: Send + 'static {
     /// Makes the changes, in the plan's order.
     fn apply(&mut self, plan: &Plan, after: &Loaded) -> Result<(), Error>;
     /// Clients with a record: how many per service index, and per backend (`BackendId`).
-    fn census(&self) -> Result<Census, Error>;
+    fn census(&self) -> Result<Arc<Census>, Error>;
     /// Shows every client record.
     fn records(&self, each: &mut dyn FnMut(&settle::Known)) -> Result<(), Error>;
     /// Removes client records, those excepted that changed since they were shown.

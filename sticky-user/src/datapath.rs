@@ -18,6 +18,7 @@ mod pins;
 mod places;
 mod probe;
 mod sys;
+mod tally;
 mod tap;
 mod whereabouts;
 

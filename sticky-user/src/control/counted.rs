@@ -1,5 +1,6 @@
 //! The clients that a change is told with. To count them takes longer the more there are, so many changes share a count.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Census;
@@ -10,7 +11,7 @@ const SHARE: u32 = 100;
 /// The last count.
 #[derive(Default)]
 pub(super) struct Counted {
-    pub(super) census: Census,
+    pub(super) census: Arc<Census>,
     /// When it is made anew at the earliest.
     next: Option<Instant>,
 }
@@ -22,7 +23,7 @@ impl Counted {
     }
 
     /// Takes another, which took so long.
-    pub(super) fn take(&mut self, census: Census, now: Instant, took: Duration) {
+    pub(super) fn take(&mut self, census: Arc<Census>, now: Instant, took: Duration) {
         self.census = census;
         self.next = Some(now + took.saturating_mul(SHARE));
     }
@@ -37,7 +38,7 @@ mod tests {
         let start = Instant::now();
         let mut counted = Counted::default();
         assert!(counted.is_old(start));
-        counted.take(Census::default(), start, Duration::from_millis(2));
+        counted.take(Arc::default(), start, Duration::from_millis(2));
         assert!(!counted.is_old(start + Duration::from_millis(199)));
         assert!(counted.is_old(start + Duration::from_millis(200)));
     }

@@ -19,7 +19,7 @@ use super::in_order::InOrder;
 use super::plan::{self, Build, Loaded, Plan};
 use super::settle::Survey;
 use super::warming::Warming;
-use super::{Census, InForce, InForceService};
+use super::{InForce, InForceService};
 use crate::model::{Service, Snapshot};
 use crate::provider::Found;
 
@@ -329,7 +329,7 @@ impl Reconciler {
         if self.counted.is_old(began) {
             let census = data_path.census().unwrap_or_else(|e| {
                 warn!(error = %e, "cannot count the clients");
-                Census::default()
+                Arc::default()
             });
             let now = Instant::now();
             self.counted.take(census, now, now - began);

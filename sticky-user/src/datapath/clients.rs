@@ -164,6 +164,7 @@ impl Clients {
         if let Err(e) = self.maps.clients.set(key, record) {
             debug!(error = %e, "cannot write a client record");
         }
+        self.maps.tally.wrote();
     }
 
     /// The slot as the kernel has it.

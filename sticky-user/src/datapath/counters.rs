@@ -1,4 +1,4 @@
-//! Counters, and how many clients are known.
+//! Counters.
 
 use std::io;
 use std::sync::Arc;
@@ -6,14 +6,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aya::maps::PerCpuValues;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{ClientKey, Record, Traffic};
+use sticky_common::types::Traffic;
 
 use super::clients::Index;
 use super::load::{Maps, chain};
-use crate::control::{Census, Counters, DataPathView, Interface};
-
-/// Records read per system call.
-pub const CHUNK: u32 = 4096;
+use crate::control::{Counters, DataPathView, Interface};
 
 /// The data path, as `status` and the metrics see it.
 pub struct View {
@@ -51,11 +48,11 @@ impl DataPathView for View {
         }
         drop(stats);
         for outcome in Outcome::ALL {
-            let per_cpu = self.maps.outcomes.get(&(*outcome as u32), 0).map_err(|e| chain(&e))?;
-            counters.outcomes.push((*outcome, per_cpu.iter().sum()));
+            let counted = counted(&self.maps, *outcome).map_err(|e| chain(&e))?;
+            counters.outcomes.push((*outcome, counted));
         }
         hashed(&mut counters.outcomes, forwarded);
-        let census = census(&self.maps).map_err(|e| e.to_string())?;
+        let census = self.maps.tally.census(&self.maps).map_err(|e| e.to_string())?;
         for (service, id) in index.services() {
             counters
                 .clients
@@ -98,14 +95,8 @@ pub fn reset(maps: &Maps, indices: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
-/// Counts the client records, by service and by newest backend.
-pub fn census(maps: &Maps) -> io::Result<Census> {
-    let mut census = Census::default();
-    let mut count = |key: &ClientKey, record: &Record| {
-        *census.services.entry(key.service).or_default() += 1;
-        *census.backends.entry(record.backends[0]).or_default() += 1;
-    };
-    maps.clients.for_each(CHUNK, &mut count)?;
-    maps.candidates.for_each(CHUNK, &mut count)?;
-    Ok(census)
+/// How many packets had an outcome, on all CPUs.
+pub fn counted(maps: &Maps, outcome: Outcome) -> io::Result<u64> {
+    let per_cpu = maps.outcomes.get(&(outcome as u32), 0).map_err(io::Error::other)?;
+    Ok(per_cpu.iter().sum())
 }

@@ -20,6 +20,7 @@ use super::counters;
 use super::load::{self, Maps};
 use super::places::Places;
 use super::sys;
+use super::tally::CHUNK;
 use super::whereabouts::Whereabouts;
 use crate::clients::hash_of;
 use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
@@ -182,8 +183,8 @@ impl DataPath for Executor {
         Ok(())
     }
 
-    fn census(&self) -> Result<Census, Error> {
-        counters::census(&self.maps).map_err(|e| failed("read the client records", &e))
+    fn census(&self) -> Result<Arc<Census>, Error> {
+        self.maps.tally.census(&self.maps).map_err(|e| failed("read the client records", &e))
     }
 
     fn records(&self, each: &mut dyn FnMut(&Known)) -> Result<(), Error> {
@@ -191,9 +192,9 @@ impl DataPath for Executor {
             let slot = hash::slot(hash_of(self.hash_key, &key.addr), self.table_size);
             each(&Known { key: *key, slot, record: *record });
         };
-        let known = self.maps.clients.for_each(counters::CHUNK, &mut show);
+        let known = self.maps.clients.for_each(CHUNK, &mut show);
         known
-            .and_then(|()| self.maps.candidates.for_each(counters::CHUNK, &mut show))
+            .and_then(|()| self.maps.candidates.for_each(CHUNK, &mut show))
             .map_err(|e| failed("read the client records", &e))
     }
 
@@ -201,14 +202,16 @@ impl DataPath for Executor {
         // Its client may have come back meanwhile, and a connection without a record would move with the next change.
         let forget = |known: &Known| {
             self.maps.clients.delete_if(&known.key, &known.record)?;
-            self.maps.candidates.delete_if(&known.key, &known.record)
+            self.maps.candidates.delete_if(&known.key, &known.record)?;
+            self.maps.tally.wrote();
+            Ok(())
         };
         stale.iter().try_for_each(forget).map_err(|e| failed("remove client records", &e))
     }
 
     fn sweep(&self, living: &HashSet<u32>, now: u32) -> Result<(), Error> {
         let mut over = Vec::new();
-        let read = self.maps.flows.for_each(counters::CHUNK, |key, flow| {
+        let read = self.maps.flows.for_each(CHUNK, |key, flow| {
             if !living.contains(&flow.backend) || !flow.lives(key.proto, now) {
                 over.push((*key, *flow));
             }

@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use super::attach::{Mode, XdpMode};
 use super::pins::Pins;
 use super::sys::{self, Geometry, Map};
+use super::tally::Tally;
 use super::{Error, Settings};
 
 /// The kernel half, built by build.rs.
@@ -47,6 +48,7 @@ pub struct Maps {
     /// Behind a lock, since aya sets only through `&mut`.
     pub backend_stats: Mutex<PerCpuArray<MapData, Traffic>>,
     pub outcomes: PerCpuArray<MapData, u64>,
+    pub tally: Tally,
 }
 
 /// The programs, attached nowhere.
@@ -134,6 +136,7 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         backend_ids: open(ebpf, maps::BACKEND_IDS)?,
         backend_stats: Mutex::new(open_per_cpu(ebpf, maps::BACKEND_STATS)?),
         outcomes: open_per_cpu(ebpf, maps::OUTCOMES)?,
+        tally: Tally::default(),
     };
     Ok(Loaded { programs, maps: Some(maps) })
 }

@@ -118,7 +118,7 @@ impl<D: DataPath> DataPath for Holdable<D> {
         self.inner.apply(plan, after)
     }
 
-    fn census(&self) -> Result<Census, Error> {
+    fn census(&self) -> Result<Arc<Census>, Error> {
         self.inner.census()
     }
 

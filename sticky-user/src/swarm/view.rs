@@ -241,13 +241,17 @@ impl Cluster {
             self.tasks.extend(now.map(|tasks| (id.clone(), tasks)));
         }
         // Of a service that is not ours no tasks are listed, but its ports are free when it is gone.
-        let runs = |id| {
+        let runs = |id: &String| {
             let mut tasks = self.tasks.get(id).into_iter().flatten();
             tasks.any(|task| task.phase == Phase::Running)
         };
-        let removed = self.services.iter().filter(|(_, service)| service.removed);
-        let over: Vec<String> =
-            removed.filter(|(id, _)| !runs(*id)).map(|(id, _)| id.clone()).collect();
+        let over = |id: &&String| {
+            self.services.get(*id).is_some_and(|service| service.removed) && !runs(*id)
+        };
+        let over: Vec<String> = match services {
+            Some(ids) => ids.iter().chain(&self.changed.services).filter(over).cloned().collect(),
+            None => self.services.keys().filter(over).cloned().collect(),
+        };
         for id in over {
             self.services.remove(&id);
             self.changed.services.insert(id);
