@@ -20,7 +20,9 @@ pub const CLIENTS: &str = "CLIENTS";
 pub const CANDIDATES: &str = "CANDIDATES";
 /// Flows that came through a frontend and whose client is real, by what their replies look like.
 pub const FLOWS: &str = "FLOWS";
-/// Flows that are opening or closed.
+/// Connections that open, as one value of an [`crate::types::Opening`] each: found, and noted, without a look-up.
+pub const OPENINGS: &str = "OPENINGS";
+/// Flows that open and found their place in [`OPENINGS`] taken, flows of datagrams that may not go on, and closed ones.
 pub const TRANSIENT: &str = "TRANSIENT";
 /// Handshakes that wait for the client's answer.
 pub const HANDSHAKES: &str = "HANDSHAKES";
@@ -68,6 +70,8 @@ pub const DEFAULT_MAX_CLIENTS: u32 = 1_000_000;
 
 /// Candidates and transient flows at most: enough for the handshakes of a busy second, few enough to be forgotten at once.
 pub const MAX_TRANSIENT: u32 = 131_072;
+/// Places of connections that open, as a power of two.
+pub const OPENING_BITS: u32 = 15;
 /// Handshakes that wait at a time, as a power of two.
 pub const HANDSHAKE_BITS: u32 = 18;
 /// Clients that are marked at a time, as a power of two.

@@ -5,7 +5,7 @@ pub mod capture;
 mod flows;
 pub mod tick;
 
-pub use self::flows::{Flow, FlowKey, Fragment, FragmentKey, Handshake, Mark};
+pub use self::flows::{Flow, FlowKey, Fragment, FragmentKey, Handshake, Mark, Opening};
 
 /// An address of either family, IPv4 as `::ffff:a.b.c.d` (RFC 4291, section 2.5.5.2). Words in network order, so that the
 /// kernel half copies four of them and not sixteen bytes.
@@ -299,6 +299,7 @@ mod pod {
         Record,
         FlowKey,
         Flow,
+        Opening,
         Traffic,
         Handshake,
         FragmentKey,
@@ -325,6 +326,7 @@ mod tests {
         assert_eq!(size_of::<Record>(), 16 + 4 + 4);
         assert_eq!(size_of::<FlowKey>(), 16 + 16 + 2 + 2 + 4);
         assert_eq!(size_of::<Flow>(), 16 + 2 + 1 + 1 + 7 * 4);
+        assert_eq!(size_of::<Opening>(), 40 + 48 + 8);
         assert_eq!(size_of::<Traffic>(), 16);
         assert_eq!(size_of::<Handshake>(), 8);
         assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 4);

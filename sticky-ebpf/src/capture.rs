@@ -60,6 +60,17 @@ pub fn note(outcome: Outcome) {
     }
 }
 
+/// The backend that sent the packet that was kept.
+#[inline(always)]
+pub fn sent_by(backend: u32) {
+    if wanted()
+        && let Some(draft) = DRAFT.get_ptr_mut(0)
+    {
+        // SAFETY: as above.
+        unsafe { (*draft).event.backend = backend };
+    }
+}
+
 /// Tells of the packet that was kept.
 #[inline(never)]
 pub fn emit() {

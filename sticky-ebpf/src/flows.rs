@@ -1,19 +1,26 @@
 //! Flows through a frontend: how their replies are known.
 //!
 //! Anybody can invent the source of a first packet, so a new flow and its client's record wait where they can be washed
-//! out, `TRANSIENT` and `CANDIDATES`, and move to `FLOWS` and `CLIENTS` on evidence that the client is real: it answers
-//! the backend's SYN, the backend takes data from it, its datagrams go on. A closed flow goes back for its last words.
+//! out, `OPENINGS` or `TRANSIENT` and `CANDIDATES`, and move to `FLOWS` and `CLIENTS` on evidence that the client is real:
+//! it answers the backend's SYN, the backend takes data from it, its datagrams go on. A closed flow goes back to
+//! `TRANSIENT` for its last words.
 
 use core::ptr::null_mut;
 
 use aya_ebpf::programs::XdpContext;
 use sticky_common::decide;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Backend, ClientKey, Flow, FlowKey, Frontend, Handshake, Record, addr};
+use sticky_common::types::{
+    Backend, ClientKey, Flow, FlowKey, Frontend, Handshake, Record, addr, tick,
+};
 
 use crate::maps::{self, CANDIDATES, CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
+use crate::openings;
 use crate::packet::{FIN, Packet, RST, TCP, UDP, same};
 use crate::world::{self, Maps};
+
+/// SYN-ACKs are sent again for about a minute (tcp_synack_retries).
+pub const SYN_ACK_AFTER: u32 = tick::from_secs(64);
 
 /// What replies of a packet's connection to `backend` look like.
 #[inline(always)]
@@ -27,6 +34,21 @@ pub fn key(packet: &Packet, backend: &Backend, port: [u8; 2]) -> FlowKey {
     }
 }
 
+/// A flow that opens or is closed, or of datagrams that may not go on.
+#[inline(always)]
+pub fn transient(key: &FlowKey) -> Option<*mut Flow> {
+    let opening = if key.proto == u32::from(TCP) { openings::get(key) } else { None };
+    opening.or_else(|| TRANSIENT.get_ptr_mut(key))
+}
+
+/// Forgets a flow that opened or was closed.
+#[inline(always)]
+pub fn forget(key: &FlowKey) {
+    if !openings::leave(key) {
+        let _ = TRANSIENT.remove(key);
+    }
+}
+
 /// Whether a flow is of the frontend that the packet came to.
 #[inline(always)]
 fn same_frontend(flow: &Flow, packet: &Packet) -> bool {
@@ -37,7 +59,7 @@ fn same_frontend(flow: &Flow, packet: &Packet) -> bool {
 #[inline(always)]
 pub fn has(packet: &Packet, backend: &Backend, port: [u8; 2], now: u32) -> bool {
     let key = key(packet, backend, port);
-    let Some(flow) = FLOWS.get_ptr(&key).or_else(|| TRANSIENT.get_ptr(&key)) else { return false };
+    let Some(flow) = FLOWS.get_ptr_mut(&key).or_else(|| transient(&key)) else { return false };
     // SAFETY: map memory stays valid until the program ends; an entry used again in between fails the comparison.
     let flow = unsafe { &*flow };
     same_frontend(flow, packet) && (packet.proto != UDP || flow.lives(key.proto, now))
@@ -75,13 +97,15 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
     };
     // A SYN's flow is one that opens or is closed, if there is any.
     let established = if packet.opens() { None } else { FLOWS.get_ptr_mut(&key) };
-    let found = established.or_else(|| TRANSIENT.get_ptr_mut(&key));
+    let found = established.or_else(|| transient(&key));
     let other = if packet.opens() && found.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
     let Some(at) = found.or(other) else {
         // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
-        return match TRANSIENT.insert(&key, &flow, 0) {
-            Ok(()) => Outcome::Hash,
-            Err(_) => Outcome::Undeliverable,
+        let noted = packet.opens() && openings::begin(&key, &flow);
+        return if noted || TRANSIENT.insert(&key, &flow, 0).is_ok() {
+            Outcome::Hash
+        } else {
+            Outcome::Undeliverable
         };
     };
     // SAFETY: map memory stays valid until the program ends. Another CPU may write it meanwhile: each word is then the old
@@ -114,7 +138,7 @@ pub fn note_end(packet: &Packet, frontend: &Frontend, backend: u32) {
     let Some(backend) = world::backend(backend) else { return };
     let key = key(packet, backend, frontend.port);
     // Both, in this order: on another CPU it may be on its way from the one to the other, see `promote`.
-    mark(TRANSIENT.get_ptr_mut(&key), packet);
+    mark(transient(&key), packet);
     if let Some(flow) = mark(FLOWS.get_ptr_mut(&key), packet)
         && flow.closed()
     {
@@ -172,7 +196,7 @@ pub fn answered(packet: &Packet, place: u32) -> Option<&'static Backend> {
 #[inline(never)]
 pub fn establish(packet: &Packet, backend: &Backend, port: [u8; 2]) -> bool {
     let key = key(packet, backend, port);
-    let Some(flow) = TRANSIENT.get_ptr_mut(&key) else { return false };
+    let Some(flow) = transient(&key) else { return false };
     // SAFETY: map memory stays valid until the program ends; the entry is copied before it goes.
     let flow = unsafe { &mut *flow };
     if !same_frontend(flow, packet) {
@@ -186,6 +210,7 @@ pub fn establish(packet: &Packet, backend: &Backend, port: [u8; 2]) -> bool {
 /// Moves a flow and its client's record to where nobody can wash them out.
 #[inline(always)]
 pub fn promote(key: &FlowKey, flow: &Flow) {
+    remember(key, flow);
     if FLOWS.insert(key, flow, 0).is_ok() {
         // SAFETY: a read of a reference. Anew, since its end may have come on another CPU meanwhile.
         let state = unsafe { (&raw const flow.state).read_volatile() };
@@ -195,9 +220,9 @@ pub fn promote(key: &FlowKey, flow: &Flow) {
             // SAFETY: as above.
             unsafe { (*moved).state |= state };
         }
-        let _ = TRANSIENT.remove(key);
+        // The last, since the flow is read where it was.
+        forget(key);
     }
-    remember(key, flow);
 }
 
 /// A client's record, from its candidate or from the flow alone; one that is there gets to know the flow's backend.

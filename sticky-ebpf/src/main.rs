@@ -20,6 +20,7 @@ mod fragments;
 mod handover;
 mod maps;
 mod marks;
+mod openings;
 mod packet;
 mod plain;
 mod reply;

@@ -13,16 +13,14 @@ use aya_ebpf::programs::TcContext;
 use sticky_common::hash;
 use sticky_common::maps::HANDSHAKE_BITS;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Addr, ClientKey, Flow, FlowKey, Handshake, addr, tick};
+use sticky_common::types::{Addr, BackendId, ClientKey, Flow, FlowKey, Handshake, addr, tick};
 
 use crate::deliver::route;
-use crate::maps::{self, CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
+use crate::maps::{self, CLIENTS, FLOWS, HANDSHAKES};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, Shape, TCP};
 use crate::rewrite::End;
-use crate::{flows, fragments, handover, settings, stats, world};
+use crate::{capture, flows, fragments, handover, settings, stats, world};
 
-/// SYN-ACKs are sent again for about a minute (tcp_synack_retries).
-const SYN_ACK_AFTER: u32 = tick::from_secs(64);
 /// Last words after both ends are done (TIME-WAIT, twice the maximum segment lifetime).
 const LAST_WORDS: u32 = tick::from_secs(120);
 
@@ -74,7 +72,7 @@ fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
         proto: u32::from(packet.proto),
     };
     let established = FLOWS.get_ptr_mut(&key);
-    let Some(flow) = established.or_else(|| TRANSIENT.get_ptr_mut(&key)) else { return TCX_NEXT };
+    let Some(flow) = established.or_else(|| flows::transient(&key)) else { return TCX_NEXT };
     // SAFETY: map memory stays valid until the program ends; a race leaves a time or a bit older, never another frontend
     // for a live flow.
     let flow = unsafe { &mut *flow };
@@ -83,14 +81,14 @@ fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
         if packet.flags & SYN != 0 {
             // The same ports now serve a connection that did not come through the frontend: its later packets are not ours.
             let _ = FLOWS.remove(&key);
-            let _ = TRANSIENT.remove(&key);
+            flows::forget(&key);
         }
         return TCX_NEXT;
     }
     if flow.out == 0 || flow.seen != now {
         flow.out = way_to(ctx, packet, flow);
     }
-    let (vip, port, out) = (flow.vip, flow.port, flow.out);
+    let (vip, port, out, backend) = (flow.vip, flow.port, flow.out, flow.backend);
     if !packet.is_error() {
         note(flow, &key, packet, now);
         if established.is_none() && is_evidence(flow, packet) {
@@ -103,6 +101,7 @@ fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
         }
     }
     stats::count(Outcome::Reply);
+    capture::sent_by(BackendId(backend).index());
     route(ctx, packet, out, End::Source, (&vip, port))
 }
 
@@ -113,7 +112,7 @@ fn belongs(flow: &Flow, packet: &Packet, now: u32) -> bool {
         return flow.lives(u32::from(packet.proto), now);
     }
     if packet.flags & (SYN | ACK) == SYN | ACK {
-        return !flow.closed() && tick::since(now, flow.opened) <= SYN_ACK_AFTER;
+        return !flow.closed() && tick::since(now, flow.opened) <= flows::SYN_ACK_AFTER;
     }
     // A bare SYN is the container opening a connection of its own.
     packet.flags & SYN == 0 && (!flow.closed() || tick::since(now, flow.seen) <= LAST_WORDS)

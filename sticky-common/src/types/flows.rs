@@ -14,6 +14,22 @@ pub struct FlowKey {
     pub proto: u32,
 }
 
+impl FlowKey {
+    /// Where a connection that opens is noted, out of `2^bits` places. Not keyed: who finds its place taken is noted
+    /// elsewhere, so there is nothing to aim at.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(&self, bits: u32) -> u32 {
+        // Fibonacci hashing (Knuth, TAOCP 3, section 6.4), of two words one after the other.
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let ([a, b], [c, d]) = (self.client_port, self.backend_port);
+        let [w0, w1, w2, w3] = self.client;
+        let net = (w0 as u64) << 32 | (w1 ^ w2) as u64;
+        let host = (w3 as u64) << 32 | u32::from_ne_bytes([a, b, c, d]) as u64;
+        ((host ^ net.wrapping_mul(GOLDEN)).wrapping_mul(GOLDEN) >> (64 - bits)) as u32
+    }
+}
+
 /// A flow that came through a frontend.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +91,24 @@ impl Flow {
             || self.state & (Self::CLIENT_FIN | Self::BACKEND_FIN)
                 == Self::CLIENT_FIN | Self::BACKEND_FIN
     }
+}
+
+/// A connection that opens, at its place.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    pub key: FlowKey,
+    pub flow: Flow,
+    /// One of the three below.
+    pub state: u64,
+}
+
+impl Opening {
+    /// Nothing is there.
+    pub const FREE: u64 = 0;
+    /// Another CPU is writing.
+    pub const BUSY: u64 = 1;
+    pub const HELD: u64 = 2;
 }
 
 /// A handshake that waits for the client's answer: evidence that the client's address is no invention.

@@ -98,6 +98,7 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         maps::CLIENTS,
         maps::CANDIDATES,
         maps::FLOWS,
+        maps::OPENINGS,
         maps::TRANSIENT,
         maps::HANDSHAKES,
         maps::HANDSHAKE_TAGS,

@@ -15,7 +15,7 @@ use sticky::control::plan::{Loaded, Plan};
 use sticky::datapath::XdpMode;
 use sticky_common::maps as names;
 use sticky_common::outcome::Outcome;
-use sticky_common::types::{Backend, BackendId, Traffic};
+use sticky_common::types::{Backend, BackendId, Flow, FlowKey, Opening, Traffic};
 use sticky_tests::netns::Netns;
 
 use super::maps::{Maps, SERVICE};
@@ -27,6 +27,9 @@ use crate::rig::{Rig, Runner};
 
 /// Clients whose link address the node knows.
 pub const CLIENTS: u8 = 8;
+
+/// The places of connections that open.
+type Places = [Opening; 1 << names::OPENING_BITS];
 
 /// Where a frame can come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +69,9 @@ impl World {
         let backends = Netns::new("backends").unwrap();
         let path = node.path();
         std::thread::scope(|scope| {
-            let worker = scope.spawn(move || {
+            // Room for all places of connections that open, several times.
+            let builder = std::thread::Builder::new().stack_size(size_of::<Places>() * 16);
+            let worker = builder.spawn_scoped(scope, move || {
                 let file = std::fs::File::open(path).unwrap();
                 nix::sched::setns(&file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
                 // One CPU, so that a frame has come out when the system call that sent it returns.
@@ -75,6 +80,7 @@ impl World {
                 sched_setaffinity(Pid::from_raw(0), &cpus).unwrap();
                 work(&mut Self::new(program, node, handle, backends));
             });
+            let worker = worker.unwrap();
             if let Err(panic) = worker.join() {
                 std::panic::resume_unwind(panic);
             }
@@ -177,7 +183,7 @@ impl World {
 
     /// Forgets all that packets left, and loads the maps.
     pub fn reset(&mut self, maps: &Maps) {
-        use sticky_common::types::{ClientKey, Flow, FlowKey, Fragment, FragmentKey};
+        use sticky_common::types::{ClientKey, Fragment, FragmentKey};
         self.forget_clients();
         clear(self.map::<ClientKey, u64>(names::RATES));
         let none: Box<[u64; 1 << names::MARK_BITS]> =
@@ -187,9 +193,34 @@ impl World {
         marks.set(0, none, 0).unwrap();
         clear(self.map::<FlowKey, Flow>(names::FLOWS));
         clear(self.map::<FlowKey, Flow>(names::TRANSIENT));
+        self.free_places();
         clear(self.map::<FragmentKey, Fragment>(names::FRAGMENTS));
         self.load(maps);
         self.collect(0);
+    }
+
+    /// The connections that are noted as opening.
+    pub fn openings(&mut self) -> Vec<Opening> {
+        let map: Array<_, Places> = self.runner.map(names::OPENINGS).try_into().unwrap();
+        let all = map.get(&0, 0).unwrap();
+        all.iter().filter(|opening| opening.state == Opening::HELD).copied().collect()
+    }
+
+    /// Changes all of them.
+    pub fn change_openings(&mut self, change: impl Fn(&mut Flow)) {
+        let mut map: Array<_, Places> = self.runner.map(names::OPENINGS).try_into().unwrap();
+        let mut all = map.get(&0, 0).unwrap();
+        let held = all.iter_mut().filter(|opening| opening.state == Opening::HELD);
+        held.for_each(|opening| change(&mut opening.flow));
+        map.set(0, all, 0).unwrap();
+    }
+
+    /// Forgets all of them.
+    fn free_places(&mut self) {
+        let free: Box<[u8; size_of::<Places>()]> = vec![0; size_of::<Places>()].try_into().unwrap();
+        let mut map: Array<_, [u8; size_of::<Places>()]> =
+            self.runner.map(names::OPENINGS).try_into().unwrap();
+        map.set(0, free, 0).unwrap();
     }
 
     /// Takes the clients' records away.

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use sticky_common::maps;
 use sticky_common::types::capture::Event;
-use sticky_common::types::{
-    Addr, Backend, BackendId, Flow, FlowKey, Frontend, FrontendKeyV4, FrontendKeyV6, addr,
-};
+use sticky_common::types::{Backend, Frontend, FrontendKeyV4, FrontendKeyV6, addr};
 
 use crate::datapath::Error;
 use crate::datapath::pins::Pins;
@@ -35,7 +33,6 @@ pub struct Directory {
     frontends_v4: Map<FrontendKeyV4, Frontend>,
     frontends_v6: Map<FrontendKeyV6, Frontend>,
     backends: Map<u32, Backend>,
-    flows: [Map<FlowKey, Flow>; 2],
     service_ids: Map<u32, u64>,
     backend_ids: Map<u32, u64>,
 }
@@ -47,7 +44,6 @@ impl Directory {
             frontends_v4: pins.open_map(maps::FRONTENDS_V4)?,
             frontends_v6: pins.open_map(maps::FRONTENDS_V6)?,
             backends: pins.open_map(maps::BACKENDS)?,
-            flows: [pins.open_map(maps::FLOWS)?, pins.open_map(maps::TRANSIENT)?],
             service_ids: pins.open_map(maps::SERVICE_IDS)?,
             backend_ids: pins.open_map(maps::BACKEND_IDS)?,
         })
@@ -64,9 +60,8 @@ impl Directory {
                 let service = self.backends.get(&event.backend)?.map(|b| b.service);
                 (service, Some(event.backend))
             }
-            Some(tuple) if event.direction == Event::REPLY => self.of_reply(tuple)?,
-            Some(tuple) => (self.of_frontend(tuple)?, None),
-            None => (None, None),
+            Some(tuple) if event.direction == Event::IN => (self.of_frontend(tuple)?, None),
+            _ => (None, None),
         };
         let identity = |ids: &Map<u32, u64>, index: Option<u32>| -> io::Result<Option<u64>> {
             let found = index.map(|index| ids.get(&index)).transpose()?.flatten();
@@ -92,29 +87,5 @@ impl Directory {
             }
         };
         Ok(frontend.map(|frontend| frontend.service))
-    }
-
-    /// By its flow.
-    fn of_reply(&self, tuple: Tuple) -> io::Result<(Option<u32>, Option<u32>)> {
-        let key = FlowKey {
-            client: mapped(tuple.dst.ip()),
-            backend: mapped(tuple.src.ip()),
-            client_port: tuple.dst.port().to_be_bytes(),
-            backend_port: tuple.src.port().to_be_bytes(),
-            proto: u32::from(tuple.proto),
-        };
-        for flows in &self.flows {
-            if let Some(flow) = flows.get(&key)? {
-                return Ok((Some(flow.service), Some(BackendId(flow.backend).index())));
-            }
-        }
-        Ok((None, None))
-    }
-}
-
-fn mapped(ip: IpAddr) -> Addr {
-    match ip {
-        IpAddr::V4(v4) => addr::mapped(v4.octets()),
-        IpAddr::V6(v6) => addr::from_bytes(v6.octets()),
     }
 }

@@ -1,0 +1,99 @@
+//! Connections that open, each noted at a place of its own.
+//!
+//! A flood of first packets fills the places and no more: whoever finds its place taken is noted in `TRANSIENT`, which
+//! forgets the least recently used. So is what was there, when a place is taken from a connection that never came to be.
+
+use core::arch::asm;
+
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+use sticky_common::maps::OPENING_BITS;
+use sticky_common::types::{Flow, FlowKey, Opening, tick};
+
+use crate::flows::SYN_ACK_AFTER;
+use crate::maps::TRANSIENT;
+use crate::packet::same;
+
+#[btf_map]
+static OPENINGS: Array<[Opening; 1 << OPENING_BITS], 1> = Array::new();
+
+/// The place of a flow, whoever holds it.
+#[inline(always)]
+fn place(key: &FlowKey) -> Option<*mut Opening> {
+    let all = OPENINGS.get_ptr_mut(0)?;
+    // SAFETY: map memory stays valid until the program ends.
+    unsafe { (*all).get_mut(key.place(OPENING_BITS) as usize).map(core::ptr::from_mut) }
+}
+
+#[inline(always)]
+fn holds(opening: &Opening, key: &FlowKey) -> bool {
+    let there = &opening.key;
+    opening.state == Opening::HELD
+        && same(&there.client, &key.client)
+        && same(&there.backend, &key.backend)
+        && there.client_port == key.client_port
+        && there.backend_port == key.backend_port
+        && there.proto == key.proto
+}
+
+/// The flow, if it is at its place.
+#[inline(always)]
+pub fn get(key: &FlowKey) -> Option<*mut Flow> {
+    let at = place(key)?;
+    // SAFETY: map memory stays valid until the program ends; what another CPU is writing is not held.
+    unsafe { if holds(&*at, key) { Some(&raw mut (*at).flow) } else { None } }
+}
+
+/// Notes a flow that is noted nowhere; `false`: its place is taken.
+#[inline(never)]
+pub fn begin(key: &FlowKey, flow: &Flow) -> bool {
+    let Some(at) = place(key) else { return false };
+    // SAFETY: map memory stays valid until the program ends, and a word is read and written whole.
+    let opening = unsafe { &mut *at };
+    let before = opening.state;
+    let waits = tick::since(flow.seen, opening.flow.seen) <= SYN_ACK_AFTER;
+    if before == Opening::BUSY || before == Opening::HELD && waits {
+        return false;
+    }
+    if !exchange(&mut opening.state, before, Opening::BUSY) {
+        return false;
+    }
+    if before == Opening::HELD && !opening.flow.closed() {
+        // Its client may yet go on. With no memory it has to begin anew.
+        let _ = TRANSIENT.insert(&opening.key, &opening.flow, 0);
+    }
+    opening.key = *key;
+    opening.flow = *flow;
+    exchange(&mut opening.state, Opening::BUSY, Opening::HELD)
+}
+
+/// The flow is noted elsewhere, or over; `false`: it was not at its place.
+#[inline(always)]
+pub fn leave(key: &FlowKey) -> bool {
+    let Some(at) = place(key) else { return false };
+    // SAFETY: as above.
+    let opening = unsafe { &mut *at };
+    let held = holds(opening, key);
+    if held {
+        opening.state = Opening::FREE;
+    }
+    held
+}
+
+/// Writes a word if it still is what it was before. Whole, and in order with all other writes (linux/bpf.h, BPF_CMPXCHG);
+/// Rust has no atomics for this target.
+#[inline(always)]
+fn exchange(word: &mut u64, before: u64, after: u64) -> bool {
+    let mut there = before;
+    // SAFETY: one read and perhaps one write, of memory that is borrowed.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {after})",
+            word = in(reg) core::ptr::from_mut(word),
+            after = in(reg) after,
+            inout("r0") there,
+            options(nostack),
+        );
+    }
+    there == before
+}
