@@ -82,7 +82,8 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
     let &Maps { packet, port, now } = maps;
     let key = key(packet, backend, port);
     let opens = packet.proto == UDP || packet.opens();
-    let mut flow = Flow {
+    // Made where it is written: of a copy, words would be read that were written in pieces.
+    let new = || Flow {
         vip: packet.dst,
         port: packet.dst_port,
         state: 0,
@@ -101,6 +102,7 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
     let other = if packet.opens() && found.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
     let Some(at) = found.or(other) else {
         // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
+        let flow = new();
         let noted = packet.opens() && openings::begin(&key, &flow);
         return if noted || TRANSIENT.insert(&key, &flow, 0).is_ok() {
             Outcome::Hash
@@ -118,16 +120,13 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
     if known && (packet.proto == UDP || !packet.opens()) {
         // A datagram in a later second than the first: its source goes on, so it is real.
         let goes_on = established.is_none() && packet.proto == UDP && old.opened != now;
-        flow.state = old.state | end_bits(packet.flags);
-        flow.opened = old.opened;
-        flow.isn = old.isn;
-        flow.out = old.out;
-        *old = flow;
-        if goes_on && FLOWS.insert(&key, &flow, 0).is_ok() {
+        let (state, opened, isn, out) = (old.state, old.opened, old.isn, old.out);
+        *old = Flow { state: state | end_bits(packet.flags), opened, isn, out, ..new() };
+        if goes_on && FLOWS.insert(&key, &*old, 0).is_ok() {
             let _ = TRANSIENT.remove(&key);
         }
     } else {
-        *old = flow;
+        *old = new();
     }
     Outcome::Hash
 }

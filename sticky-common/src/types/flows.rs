@@ -22,10 +22,12 @@ impl FlowKey {
     pub const fn place(&self, bits: u32) -> u32 {
         // Fibonacci hashing (Knuth, TAOCP 3, section 6.4), of two words one after the other.
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let ([a, b], [c, d]) = (self.client_port, self.backend_port);
         let [w0, w1, w2, w3] = self.client;
         let net = (w0 as u64) << 32 | (w1 ^ w2) as u64;
-        let host = (w3 as u64) << 32 | u32::from_ne_bytes([a, b, c, d]) as u64;
+        // They overlap, so that each is read as it was written: for a word of both, the processor would have to wait.
+        let ports = (u16::from_ne_bytes(self.client_port) as u64) << 8
+            ^ u16::from_ne_bytes(self.backend_port) as u64;
+        let host = (w3 as u64) << 32 | ports;
         ((host ^ net.wrapping_mul(GOLDEN)).wrapping_mul(GOLDEN) >> (64 - bits)) as u32
     }
 }
