@@ -246,7 +246,7 @@ impl Cluster {
             tasks.any(|task| task.phase == Phase::Running)
         };
         let over = |id: &&String| {
-            self.services.get(*id).is_some_and(|service| service.removed) && !runs(*id)
+            self.services.get(*id).is_some_and(|service| service.removed) && !runs(id)
         };
         let over: Vec<String> = match services {
             Some(ids) => ids.iter().chain(&self.changed.services).filter(over).cloned().collect(),
