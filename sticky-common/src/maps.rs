@@ -39,8 +39,11 @@ pub const RULES: &str = "RULES";
 pub const RATES: &str = "RATES";
 /// When the next answer of our own is due, per CPU.
 pub const ANSWERS: &str = "ANSWERS";
-/// Packets and bytes towards each backend, per CPU.
+/// Packets and bytes towards backends, per CPU and for [`BACKENDS_COUNTED`] of them in one value: the kernel takes its time to
+/// make room for each value.
 pub const BACKEND_STATS: &str = "BACKEND_STATS";
+/// What of these counters was of backends that had the same index before (user space only).
+pub const BACKEND_BASES: &str = "BACKEND_BASES";
 /// Packets by [`crate::outcome::Outcome`], per CPU.
 pub const OUTCOMES: &str = "OUTCOMES";
 /// Identity of what each service index stands for (user space only; for adoption after a restart).
@@ -65,6 +68,8 @@ pub const PLACE_BITS: u32 = 16;
 pub const MAX_SERVICES: u32 = 16_384;
 /// Backends at most. A backend index is below this and fits [`crate::types::Slot`].
 pub const MAX_BACKENDS: u32 = 131_072;
+/// Backends whose counters are one value: half of what the kernel gives out per CPU at once (percpu.h, PCPU_MIN_UNIT_SIZE).
+pub const BACKENDS_COUNTED: u32 = 1024;
 /// Client records and flows when nobody says otherwise; user space sets the real number at load.
 pub const DEFAULT_MAX_CLIENTS: u32 = 1_000_000;
 

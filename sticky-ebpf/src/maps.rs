@@ -32,7 +32,13 @@ static TABLES: ArrayOfMaps<Array<[Slot; 1], 1>, { MAX_SERVICES as usize }> = Arr
 pub static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }> = Array::new();
 
 #[btf_map]
-pub static BACKEND_STATS: PerCpuArray<Traffic, { MAX_BACKENDS as usize }> = PerCpuArray::new();
+pub static BACKEND_STATS: PerCpuArray<
+    [Traffic; BACKENDS_COUNTED as usize],
+    { MAX_BACKENDS.div_ceil(BACKENDS_COUNTED) as usize },
+> = PerCpuArray::new();
+
+#[btf_map]
+static BACKEND_BASES: Array<Traffic, { MAX_BACKENDS as usize }> = Array::new();
 
 #[btf_map]
 pub static OUTCOMES: PerCpuArray<u64, { Outcome::COUNT as usize }> = PerCpuArray::new();

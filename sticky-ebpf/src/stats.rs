@@ -1,5 +1,6 @@
 //! Counters, one write per packet.
 
+use sticky_common::maps::BACKENDS_COUNTED;
 use sticky_common::outcome::Outcome;
 
 use crate::capture;
@@ -28,11 +29,12 @@ pub fn count_index(index: u32) {
 /// Counts a packet towards a backend on this CPU.
 #[inline(always)]
 pub fn towards(backend: u32, bytes: usize) {
-    if let Some(traffic) = BACKEND_STATS.get_ptr_mut(backend) {
+    if let Some(several) = BACKEND_STATS.get_ptr_mut(backend / BACKENDS_COUNTED) {
         // SAFETY: as above.
-        unsafe {
-            (*traffic).packets += 1;
-            (*traffic).bytes += bytes as u64;
+        if let Some(traffic) = unsafe { (*several).get_mut((backend % BACKENDS_COUNTED) as usize) }
+        {
+            traffic.packets += 1;
+            traffic.bytes += bytes as u64;
         }
     }
 }

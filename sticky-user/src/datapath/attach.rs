@@ -75,6 +75,8 @@ impl Hooks {
         if self.waits() {
             return Ok(());
         }
+        // Replies first: an earlier program does not know all places where ours notes a flow.
+        self.put_replies(self.held.indices(Hook::Reply), links);
         let mut problems = self.look_at_clients(links).into_iter();
         match problems.find(|problem| !matches!(problem, Error::NoInterface(_))) {
             None => Ok(()),
@@ -102,7 +104,11 @@ impl Hooks {
         if self.waits() {
             return;
         }
-        for index in ends(devices, links) {
+        self.put_replies(ends(devices, links), links);
+    }
+
+    fn put_replies(&mut self, indices: Vec<u32>, links: &HashMap<u32, Link>) {
+        for index in indices {
             let Some(link) = links.get(&index) else { continue };
             if let Err(e) = self.put_tc(Hook::Reply, &link.name, index) {
                 // A container's end may vanish between the list and the attachment.

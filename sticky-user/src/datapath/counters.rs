@@ -1,10 +1,12 @@
 //! Counters.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use aya::maps::PerCpuValues;
+use sticky_common::maps::BACKENDS_COUNTED;
 use sticky_common::outcome::Outcome;
 use sticky_common::types::Traffic;
 
@@ -38,15 +40,12 @@ impl DataPathView for View {
         let index = self.index.load();
         let mut counters = Counters::default();
         let mut forwarded = 0;
-        let stats = self.maps.backend_stats.lock().map_err(|e| e.to_string())?;
+        let mut towards = Towards::of(&self.maps);
         for (at, id) in index.backends() {
-            let per_cpu = stats.get(&at, 0).map_err(|e| chain(&e))?;
-            let packets = per_cpu.iter().map(|t| t.packets).sum();
-            let bytes = per_cpu.iter().map(|t| t.bytes).sum();
+            let Traffic { packets, bytes } = towards.its_own(at).map_err(|e| e.to_string())?;
             forwarded += packets;
             counters.backends.insert(id.to_owned(), (packets, bytes));
         }
-        drop(stats);
         for outcome in Outcome::ALL {
             let counted = counted(&self.maps, *outcome).map_err(|e| chain(&e))?;
             counters.outcomes.push((*outcome, counted));
@@ -79,17 +78,57 @@ fn hashed(outcomes: &mut [(Outcome, u64)], forwarded: u64) {
     }
 }
 
-/// Starts the counters of backends at zero.
+/// What went to backends, on all CPUs: read once for all whose counters are one value.
+struct Towards<'a> {
+    maps: &'a Maps,
+    read: HashMap<u32, Vec<Traffic>>,
+}
+
+impl<'a> Towards<'a> {
+    fn of(maps: &'a Maps) -> Self {
+        Self { maps, read: HashMap::new() }
+    }
+
+    /// To whatever backend has the index, or had it.
+    fn all(&mut self, index: u32) -> io::Result<Traffic> {
+        let several = match self.read.entry(index / BACKENDS_COUNTED) {
+            Entry::Occupied(read) => read.into_mut(),
+            Entry::Vacant(unread) => {
+                let per_cpu =
+                    self.maps.backend_stats.get(unread.key(), 0).map_err(io::Error::other)?;
+                let sum = |at: usize| {
+                    per_cpu.iter().filter_map(|cpu| cpu.get(at)).fold(
+                        Traffic::default(),
+                        |sum, one| Traffic {
+                            packets: sum.packets + one.packets,
+                            bytes: sum.bytes + one.bytes,
+                        },
+                    )
+                };
+                unread.insert((0..BACKENDS_COUNTED as usize).map(sum).collect())
+            }
+        };
+        Ok(several.get((index % BACKENDS_COUNTED) as usize).copied().unwrap_or_default())
+    }
+
+    /// To the backend that has it now.
+    fn its_own(&mut self, index: u32) -> io::Result<Traffic> {
+        let (all, base) = (self.all(index)?, self.maps.backend_bases.get(&index)?);
+        let base = base.unwrap_or_default();
+        Ok(Traffic {
+            packets: all.packets.saturating_sub(base.packets),
+            bytes: all.bytes.saturating_sub(base.bytes),
+        })
+    }
+}
+
+/// Starts the counters of backends at zero. Only a program writes them, so that none is lost: what there is, is noted.
 pub fn reset(maps: &Maps, indices: &[u32]) -> io::Result<()> {
-    let mut stats = maps
-        .backend_stats
-        .lock()
-        .map_err(|_| io::Error::other("a reader of the counters panicked"))?;
+    let mut towards = Towards::of(maps);
     for index in indices {
-        let now = stats.get(index, 0).map_err(io::Error::other)?;
-        if now.iter().any(|traffic| *traffic != Traffic::default()) {
-            let zero = PerCpuValues::try_from(vec![Traffic::default(); now.len()])?;
-            stats.set(*index, zero, 0).map_err(io::Error::other)?;
+        let all = towards.all(*index)?;
+        if all != Traffic::default() {
+            maps.backend_bases.set(index, &all)?;
         }
     }
     Ok(())

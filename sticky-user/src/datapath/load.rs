@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Mutex;
+use std::thread;
 
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::maps::{Map as AyaMap, MapData, MapInfo, PerCpuArray};
@@ -26,6 +26,9 @@ use super::{Error, Settings};
 /// The kernel half, built by build.rs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sticky-ebpf"));
 
+const DELIVER: &str = "sticky_deliver";
+const REPLY: &str = "sticky_reply";
+
 /// All that user space works with.
 pub struct Maps {
     /// This process made them.
@@ -45,8 +48,8 @@ pub struct Maps {
     pub rules: Map<Prefix<RuleKey>, u32>,
     pub service_ids: Map<u32, u64>,
     pub backend_ids: Map<u32, u64>,
-    /// Behind a lock, since aya sets only through `&mut`.
-    pub backend_stats: Mutex<PerCpuArray<MapData, Traffic>>,
+    pub backend_stats: PerCpuArray<MapData, [Traffic; maps::BACKENDS_COUNTED as usize]>,
+    pub backend_bases: Map<u32, Traffic>,
     pub outcomes: PerCpuArray<MapData, u64>,
     pub tally: Tally,
 }
@@ -92,6 +95,7 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         maps::PLACED,
         maps::BACKENDS,
         maps::BACKEND_STATS,
+        maps::BACKEND_BASES,
         maps::OUTCOMES,
         maps::SERVICE_IDS,
         maps::BACKEND_IDS,
@@ -135,7 +139,8 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
         rules: open(ebpf, maps::RULES)?,
         service_ids: open(ebpf, maps::SERVICE_IDS)?,
         backend_ids: open(ebpf, maps::BACKEND_IDS)?,
-        backend_stats: Mutex::new(open_per_cpu(ebpf, maps::BACKEND_STATS)?),
+        backend_stats: open_per_cpu(ebpf, maps::BACKEND_STATS)?,
+        backend_bases: open(ebpf, maps::BACKEND_BASES)?,
         outcomes: open_per_cpu(ebpf, maps::OUTCOMES)?,
         tally: Tally::default(),
     };
@@ -247,14 +252,29 @@ pub fn chain(e: &dyn std::error::Error) -> String {
     text
 }
 
+fn load_one(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(xdp) => xdp.load(),
+        Program::SchedClassifier(tc) => tc.load(),
+        _ => Ok(()),
+    }
+}
+
 impl Programs {
     /// Loads those that are needed in any case.
     fn check(&mut self, mode: XdpMode) -> Result<(), ProgramError> {
-        if let Some(first) = mode.tries().first() {
-            self.xdp(*first)?;
-        }
-        self.deliver()?.load()?;
-        self.reply()?.load()
+        let first = mode.tries().first().map(|mode| mode.program());
+        let needed = |name: &str| [DELIVER, REPLY].contains(&name) || Some(name) == first;
+        // Side by side: most of a start is the verifier's.
+        thread::scope(|scope| {
+            let programs = self.ebpf.programs_mut().filter(|(name, _)| needed(name));
+            let loads: Vec<_> =
+                programs.map(|(_, program)| scope.spawn(|| load_one(program))).collect();
+            loads.into_iter().try_for_each(|load| match load.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
     }
 
     /// The one for this mode. One for a mode that comes second is loaded when it is needed: to verify it takes the kernel a
@@ -268,11 +288,11 @@ impl Programs {
     }
 
     pub fn deliver(&mut self) -> Result<&mut SchedClassifier, ProgramError> {
-        self.program("sticky_deliver").try_into()
+        self.program(DELIVER).try_into()
     }
 
     pub fn reply(&mut self) -> Result<&mut SchedClassifier, ProgramError> {
-        self.program("sticky_reply").try_into()
+        self.program(REPLY).try_into()
     }
 
     fn program(&mut self, name: &str) -> &mut Program {

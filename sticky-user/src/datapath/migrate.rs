@@ -17,8 +17,14 @@ use super::pins::Pins;
 use super::{Error, sys};
 
 /// Maps whose contents nobody misses.
-const DISPENSABLE: [&str; 5] =
-    [maps::OUTCOMES, maps::BACKEND_STATS, maps::CAPTURE, maps::CAPTURE_UNTIL, maps::CAPTURED];
+const DISPENSABLE: [&str; 6] = [
+    maps::OUTCOMES,
+    maps::BACKEND_STATS,
+    maps::BACKEND_BASES,
+    maps::CAPTURE,
+    maps::CAPTURE_UNTIL,
+    maps::CAPTURED,
+];
 
 /// Another version's directory, until nothing in it is needed any more.
 pub struct Earlier {

@@ -239,11 +239,12 @@ impl World {
         let outcomes: PerCpuArray<_, u64> = self.runner.map(names::OUTCOMES).try_into().unwrap();
         let sum = |i| outcomes.get(&i, 0).unwrap().iter().sum();
         let outcomes = (0..Outcome::COUNT).map(sum).collect();
-        let stats: PerCpuArray<_, Traffic> =
+        let stats: PerCpuArray<_, [Traffic; names::BACKENDS_COUNTED as usize]> =
             self.runner.map(names::BACKEND_STATS).try_into().unwrap();
         let towards = (0..=NARROW).map(|i| {
-            let all = stats.get(&i, 0).unwrap();
-            (all.iter().map(|t| t.packets).sum(), all.iter().map(|t| t.bytes).sum())
+            let all = stats.get(&(i / names::BACKENDS_COUNTED), 0).unwrap();
+            let all = || all.iter().map(|cpu| cpu[(i % names::BACKENDS_COUNTED) as usize]);
+            (all().map(|t| t.packets).sum(), all().map(|t| t.bytes).sum())
         });
         Counts { outcomes, towards: towards.collect() }
     }

@@ -92,6 +92,11 @@ impl Held {
         self.links.contains_key(pin)
     }
 
+    /// The interfaces that a hook is at.
+    pub fn indices(&self, hook: Hook) -> Vec<u32> {
+        self.links.values().filter(|held| held.hook == hook).map(|held| held.index).collect()
+    }
+
     /// The link of a hook, and whether it carries the program of this process.
     pub fn get(&self, pin: &str) -> Option<(Info, bool)> {
         let entry = self.links.get(pin)?;
