@@ -75,8 +75,8 @@ pub struct LoadedService {
     pub backends: BTreeMap<u64, Backend>,
     /// What the slots were built from: Maglev identity and weight. Empty after an adoption.
     pub members: Vec<(u64, u32)>,
-    /// Tick of the last move of a slot.
-    pub moved: u32,
+    /// Tick of the last move of a slot. `None`: all of them are settled, and need not be looked through.
+    pub moved: Option<u32>,
     /// Number of its source rules, 0: none, or not known after an adoption.
     pub rules: u32,
     /// What it was made from. `None` after an adoption.
@@ -263,9 +263,9 @@ pub fn diff(
             }
             next.frontends.insert(*key, value);
         }
-        let last_move = if moved > 0 { build.now } else { old.map_or(0, |o| o.moved) };
+        let moves = moved > 0 || build.rekeyed;
+        let moved = if moves { Some(build.now) } else { old.and_then(|old| old.moved) };
         let wanted = Some(Arc::clone(want));
-        let moved = last_move;
         let service = LoadedService { index, slots, backends, members, moved, rules, wanted };
         next.services.insert(want.identity, Arc::new(service));
     }

@@ -252,7 +252,9 @@ impl Reconciler {
         for (identity, slots) in found.tables {
             if let Some(service) = after.services.get_mut(&identity) {
                 plan.tables.push((service.index, Arc::clone(&slots)));
-                Arc::make_mut(service).slots = slots;
+                let service = Arc::make_mut(service);
+                service.moved = service.moved.filter(|_| slots.iter().any(|slot| slot.unsettled()));
+                service.slots = slots;
             }
         }
         if !plan.is_empty() {

@@ -101,7 +101,7 @@ impl Service<'_> {
 
     fn settled(&self, now: u32) -> Option<Arc<[Slot]>> {
         let slots = &self.loaded.slots;
-        if tick::since(now, self.loaded.moved) < AFTER_MOVE {
+        if tick::since(now, self.loaded.moved?) < AFTER_MOVE {
             return None;
         }
         let free = |at: usize, slot: &Slot| {
@@ -141,7 +141,7 @@ mod tests {
             slots: slots.into(),
             backends,
             members: Vec::new(),
-            moved: 1000,
+            moved: Some(1000),
             rules: 0,
             wanted: None,
         };

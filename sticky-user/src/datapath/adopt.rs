@@ -9,7 +9,7 @@ use aya::maps::MapData;
 use sticky_common::hash::HashKey;
 use sticky_common::maglev;
 use sticky_common::maps::MAX_SERVICES;
-use sticky_common::types::{Backend, BackendId, RuleKey};
+use sticky_common::types::{Backend, BackendId, RuleKey, Slot};
 
 use super::load::Maps;
 use super::sys;
@@ -68,14 +68,14 @@ pub fn read(maps: &Maps) -> io::Result<Loaded> {
     for (index, identity) in services {
         let Some(table) = maps.tables.get(&index)? else { continue };
         let table = MapData::from_id(table).map_err(io::Error::other)?;
-        let slots = sys::read_single(table.fd().as_fd(), maps.table_size as usize)?;
+        let slots: Vec<Slot> = sys::read_single(table.fd().as_fd(), maps.table_size as usize)?;
         let backends = backends.remove(&index).unwrap_or_default();
         let service = LoadedService {
             index,
+            moved: slots.iter().any(|slot| slot.unsettled()).then_some(0),
             slots: Arc::from(slots),
             backends,
             members: Vec::new(),
-            moved: 0,
             rules: 0,
             wanted: None,
         };

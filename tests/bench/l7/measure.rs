@@ -46,7 +46,7 @@ impl Lab<'_> {
                 capacity = rates
                     .rows
                     .iter()
-                    .filter(|row| self.kinds.len() == 1 || row.name != Kind::Sticky.name())
+                    .filter(|row| self.kinds.len() == 1 || as_they_come(row))
                     .map(|row| row.samples.median)
                     .fold(f64::MIN, f64::max);
                 each = rates.rows.iter().map(|row| row.samples.median).collect();
@@ -252,12 +252,16 @@ impl Lab<'_> {
             .filter(|(_, all)| !all.is_empty())
             .map(|(kind, all)| Row { name: kind.name().to_owned(), samples: Samples::new(all) })
             .collect();
-        let as_they_come = |row: &Row| Kind::PEERS.iter().any(|kind| kind.name() == row.name);
         let peers = || rows.iter().enumerate().filter(|(_, row)| as_they_come(row));
         let best = peers().map(|(_, row)| row.samples.median).reduce(better);
         let base = peers().find(|(_, row)| Some(row.samples.median) == best).map(|(at, _)| at);
         Table { name, title, unit, base, rows }
     }
+}
+
+/// Whether it is a peer's, without the headers that sticky adds: what all ratios are to.
+fn as_they_come(row: &Row) -> bool {
+    Kind::PEERS.iter().any(|kind| kind.name() == row.name)
 }
 
 /// One proxy under one load: CPU time per request in µs, and requests per second.
