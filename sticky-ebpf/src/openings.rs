@@ -73,11 +73,8 @@ pub fn leave(key: &FlowKey) -> bool {
     let Some(at) = place(key) else { return false };
     // SAFETY: as above.
     let opening = unsafe { &mut *at };
-    let held = holds(opening, key);
-    if held {
-        opening.state = Opening::FREE;
-    }
-    held
+    // Another CPU may take the place just now; it puts what was there into `TRANSIENT`.
+    holds(opening, key) && exchange(&mut opening.state, Opening::HELD, Opening::FREE)
 }
 
 /// Writes a word if it still is what it was before. Whole, and in order with all other writes (linux/bpf.h, BPF_CMPXCHG);
