@@ -3,8 +3,6 @@
 //! A flood of first packets fills the places and no more: whoever finds its place taken is noted in `TRANSIENT`, which
 //! forgets the least recently used. So is what was there, when a place is taken from a connection that never came to be.
 
-use core::arch::asm;
-
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
 use sticky_common::maps::OPENING_BITS;
@@ -79,12 +77,13 @@ pub fn leave(key: &FlowKey) -> bool {
 
 /// Writes a word if it still is what it was before. Whole, and in order with all other writes (linux/bpf.h, BPF_CMPXCHG);
 /// Rust has no atomics for this target.
+#[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn exchange(word: &mut u64, before: u64, after: u64) -> bool {
     let mut there = before;
     // SAFETY: one read and perhaps one write, of memory that is borrowed.
     unsafe {
-        asm!(
+        core::arch::asm!(
             "r0 = cmpxchg_64({word} + 0, r0, {after})",
             word = in(reg) core::ptr::from_mut(word),
             after = in(reg) after,
@@ -93,4 +92,13 @@ fn exchange(word: &mut u64, before: u64, after: u64) -> bool {
         );
     }
     there == before
+}
+
+/// The same for the machine that lints this.
+#[cfg(not(target_arch = "bpf"))]
+fn exchange(word: &mut u64, before: u64, after: u64) -> bool {
+    use core::sync::atomic::{AtomicU64, Ordering};
+    // SAFETY: the word is borrowed.
+    let word = unsafe { AtomicU64::from_ptr(word) };
+    word.compare_exchange(before, after, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }

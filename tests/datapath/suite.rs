@@ -14,6 +14,7 @@ mod fragments;
 mod headers;
 mod maps;
 mod model;
+mod openings;
 mod packet;
 mod places;
 mod plain;
@@ -31,6 +32,7 @@ fn packets(program: &'static str) {
         errors::about_flows(),
         errors::of_our_own(),
         state::cases(),
+        openings::cases(),
         affinity::cases(),
         rules::cases(),
     ];
