@@ -20,7 +20,7 @@ pub const CLIENTS: &str = "CLIENTS";
 pub const CANDIDATES: &str = "CANDIDATES";
 /// Flows that came through a frontend and whose client is real, by what their replies look like.
 pub const FLOWS: &str = "FLOWS";
-/// Connections that open, as one value of an [`crate::types::Opening`] each: found, and noted, without a look-up.
+/// Connections that open, as one value of an [`crate::types::Opening`] each: nothing is inserted, and a SYN sent again is found.
 pub const OPENINGS: &str = "OPENINGS";
 /// Flows that open and found their place in [`OPENINGS`] taken, flows of datagrams that may not go on, and closed ones.
 pub const TRANSIENT: &str = "TRANSIENT";
