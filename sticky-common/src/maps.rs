@@ -18,9 +18,11 @@ pub const BACKENDS: &str = "BACKENDS";
 pub const CLIENTS: &str = "CLIENTS";
 /// Records of clients that only ever sent a first packet, whose source anybody can invent.
 pub const CANDIDATES: &str = "CANDIDATES";
-/// Flows that came through a frontend and whose client is real, by what their replies look like.
+/// Flows that came through a frontend and whose client is real, by what their replies look like: those that are not at a
+/// place in [`OPENINGS`].
 pub const FLOWS: &str = "FLOWS";
-/// Connections that open, as one value of an [`crate::types::Opening`] each: nothing is inserted, and a SYN sent again is found.
+/// Connections from when they open, one value of an [`crate::types::Opening`] each: nothing is inserted or removed for those
+/// that end before another wants their place.
 pub const OPENINGS: &str = "OPENINGS";
 /// Flows that open and found their place in [`OPENINGS`] taken, flows of datagrams that may not go on, and closed ones.
 pub const TRANSIENT: &str = "TRANSIENT";
@@ -75,7 +77,7 @@ pub const DEFAULT_MAX_CLIENTS: u32 = 1_000_000;
 
 /// Candidates and transient flows at most: enough for the handshakes of a busy second, few enough to be forgotten at once.
 pub const MAX_TRANSIENT: u32 = 131_072;
-/// Places of connections that open, as a power of two.
+/// Places of connections, as a power of two.
 pub const OPENING_BITS: u32 = 15;
 /// Handshakes that wait at a time, as a power of two.
 pub const HANDSHAKE_BITS: u32 = 18;

@@ -1,9 +1,9 @@
 //! Flows through a frontend: how their replies are known.
 //!
 //! Anybody can invent the source of a first packet, so a new flow and its client's record wait where they can be washed
-//! out, `OPENINGS` or `TRANSIENT` and `CANDIDATES`, and move to `FLOWS` and `CLIENTS` on evidence that the client is real:
-//! it answers the backend's SYN, the backend takes data from it, its datagrams go on. A closed flow goes back to
-//! `TRANSIENT` for its last words.
+//! out, at a place or in `TRANSIENT`, and in `CANDIDATES`, until there is evidence that the client is real: it answers the
+//! backend's SYN, the backend takes data from it, its datagrams go on. The record moves to `CLIENTS` then, and so does the
+//! flow to `FLOWS` unless it has a place (`openings.rs`). A closed flow goes from there to `TRANSIENT` for its last words.
 
 use core::ptr::null_mut;
 
@@ -34,17 +34,17 @@ pub fn key(packet: &Packet, backend: &Backend, port: [u8; 2]) -> FlowKey {
     }
 }
 
-/// A flow that opens or is closed, or of datagrams that may not go on.
+/// A connection that has a place.
 #[inline(always)]
-pub fn transient(key: &FlowKey) -> Option<*mut Flow> {
-    let opening = if key.proto == u32::from(TCP) { openings::get(key) } else { None };
-    opening.or_else(|| TRANSIENT.get_ptr_mut(key))
+pub fn placed(key: &FlowKey) -> Option<*mut Flow> {
+    if key.proto == u32::from(TCP) { openings::get(key) } else { None }
 }
 
-/// Forgets a flow that opened or was closed.
+/// Forgets a flow, wherever it is noted.
 #[inline(always)]
 pub fn forget(key: &FlowKey) {
     if !openings::leave(key) {
+        let _ = FLOWS.remove(key);
         let _ = TRANSIENT.remove(key);
     }
 }
@@ -59,7 +59,8 @@ fn same_frontend(flow: &Flow, packet: &Packet) -> bool {
 #[inline(always)]
 pub fn has(packet: &Packet, backend: &Backend, port: [u8; 2], now: u32) -> bool {
     let key = key(packet, backend, port);
-    let Some(flow) = FLOWS.get_ptr_mut(&key).or_else(|| transient(&key)) else { return false };
+    let kept = placed(&key).or_else(|| FLOWS.get_ptr_mut(&key));
+    let Some(flow) = kept.or_else(|| TRANSIENT.get_ptr_mut(&key)) else { return false };
     // SAFETY: map memory stays valid until the program ends; an entry used again in between fails the comparison.
     let flow = unsafe { &*flow };
     same_frontend(flow, packet) && (packet.proto != UDP || flow.lives(key.proto, now))
@@ -96,11 +97,9 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
         opened: if opens { now } else { 0 },
         isn: packet.seq,
     };
-    // A SYN's flow is one that opens or is closed, if there is any.
-    let established = if packet.opens() { None } else { FLOWS.get_ptr_mut(&key) };
-    let found = established.or_else(|| transient(&key));
-    let other = if packet.opens() && found.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
-    let Some(at) = found.or(other) else {
+    let placed = placed(&key);
+    let kept = if placed.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
+    let Some(at) = placed.or(kept).or_else(|| TRANSIENT.get_ptr_mut(&key)) else {
         // Without an entry the replies would leave with the backend's address: better no answer, the client tries again.
         let flow = new();
         let noted = packet.opens() && openings::begin(&key, &flow);
@@ -119,7 +118,7 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
     }
     if known && (packet.proto == UDP || !packet.opens()) {
         // A datagram in a later second than the first: its source goes on, so it is real.
-        let goes_on = established.is_none() && packet.proto == UDP && old.opened != now;
+        let goes_on = kept.is_none() && packet.proto == UDP && old.opened != now;
         let (state, opened, isn, out) = (old.state, old.opened, old.isn, old.out);
         *old = Flow { state: state | end_bits(packet.flags), opened, isn, out, ..new() };
         if goes_on && FLOWS.insert(&key, &*old, 0).is_ok() {
@@ -136,8 +135,11 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
 pub fn note_end(packet: &Packet, frontend: &Frontend, backend: u32) {
     let Some(backend) = world::backend(backend) else { return };
     let key = key(packet, backend, frontend.port);
+    if mark(placed(&key), packet).is_some() {
+        return;
+    }
     // Both, in this order: on another CPU it may be on its way from the one to the other, see `promote`.
-    mark(transient(&key), packet);
+    mark(TRANSIENT.get_ptr_mut(&key), packet);
     if let Some(flow) = mark(FLOWS.get_ptr_mut(&key), packet)
         && flow.closed()
     {
@@ -195,32 +197,34 @@ pub fn answered(packet: &Packet, place: u32) -> Option<&'static Backend> {
 #[inline(never)]
 pub fn establish(packet: &Packet, backend: &Backend, port: [u8; 2]) -> bool {
     let key = key(packet, backend, port);
-    let Some(flow) = transient(&key) else { return false };
+    let placed = placed(&key);
+    let Some(flow) = placed.or_else(|| TRANSIENT.get_ptr_mut(&key)) else { return false };
     // SAFETY: map memory stays valid until the program ends; the entry is copied before it goes.
     let flow = unsafe { &mut *flow };
     if !same_frontend(flow, packet) {
         return false;
     }
     flow.seen = world::now();
-    promote(&key, flow);
+    promote(&key, flow, placed.is_some());
     true
 }
 
-/// Moves a flow and its client's record to where nobody can wash them out.
+/// Puts a flow and its client's record where nobody can wash them out; one that has a place keeps it.
 #[inline(always)]
-pub fn promote(key: &FlowKey, flow: &Flow) {
+pub fn promote(key: &FlowKey, flow: &mut Flow, placed: bool) {
     remember(key, flow);
-    if FLOWS.insert(key, flow, 0).is_ok() {
+    flow.state |= Flow::REAL;
+    if !placed && FLOWS.insert(key, &*flow, 0).is_ok() {
         // SAFETY: a read of a reference. Anew, since its end may have come on another CPU meanwhile.
         let state = unsafe { (&raw const flow.state).read_volatile() };
-        if state != 0
+        if state != Flow::REAL
             && let Some(moved) = FLOWS.get_ptr_mut(key)
         {
             // SAFETY: as above.
             unsafe { (*moved).state |= state };
         }
         // The last, since the flow is read where it was.
-        forget(key);
+        let _ = TRANSIENT.remove(key);
     }
 }
 

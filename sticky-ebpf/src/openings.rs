@@ -1,7 +1,9 @@
-//! Connections that open, each noted at a place of its own.
+//! Connections, each noted at a place of its own when it opens.
 //!
-//! A flood of first packets fills the places and no more: whoever finds its place taken is noted in `TRANSIENT`, which
-//! forgets the least recently used. So is what was there, when a place is taken from a connection that never came to be.
+//! There it stays until another that opens wants the place, so that nothing is inserted into a map, or removed, for one that
+//! is over soon. One that goes on moves to `FLOWS` then. A flood of first packets fills the places and no more: whoever finds
+//! its place taken by one that waits for its client is noted in `TRANSIENT`, which forgets the least recently used. So is one
+//! that never came to be when it has to leave, and one whose last words may yet come.
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
@@ -9,8 +11,11 @@ use sticky_common::maps::OPENING_BITS;
 use sticky_common::types::{Flow, FlowKey, Opening, tick};
 
 use crate::flows::SYN_ACK_AFTER;
-use crate::maps::TRANSIENT;
+use crate::maps::{FLOWS, TRANSIENT};
 use crate::packet::same;
+
+/// An end is seldom told again later than this: the shortest time to a second retransmission is 0.6 s (tcp(7)).
+const SOON: u32 = tick::from_secs(1);
 
 #[btf_map]
 static OPENINGS: Array<[Opening; 1 << OPENING_BITS], 1> = Array::new();
@@ -49,20 +54,47 @@ pub fn begin(key: &FlowKey, flow: &Flow) -> bool {
     // SAFETY: map memory stays valid until the program ends, and a word is read and written whole.
     let opening = unsafe { &mut *at };
     let before = opening.state;
-    let waits = tick::since(flow.seen, opening.flow.seen) <= SYN_ACK_AFTER;
-    if before == Opening::BUSY || before == Opening::HELD && waits {
+    if before == Opening::BUSY || before == Opening::HELD && !moves(opening, flow.seen) {
         return false;
     }
+    let state = opening.flow.state;
     if !exchange(&mut opening.state, before, Opening::BUSY) {
         return false;
     }
-    if before == Opening::HELD && !opening.flow.closed() {
-        // Its client may yet go on. With no memory it has to begin anew.
-        let _ = TRANSIENT.insert(&opening.key, &opening.flow, 0);
+    // The end of one that moved may have come on another CPU meanwhile.
+    let last = unsafe { (&raw const opening.flow.state).read_volatile() };
+    if before == Opening::HELD
+        && last != state
+        && let Some(moved) = FLOWS.get_ptr_mut(&opening.key)
+    {
+        unsafe { (*moved).state |= last };
     }
     opening.key = *key;
     opening.flow = *flow;
     exchange(&mut opening.state, Opening::BUSY, Opening::HELD)
+}
+
+/// Whether the connection at a place leaves it to another. It is noted elsewhere first: its packets go on meanwhile.
+#[inline(always)]
+fn moves(opening: &Opening, now: u32) -> bool {
+    let (key, flow) = (&opening.key, &opening.flow);
+    let silence = tick::since(now, flow.seen);
+    if flow.established() {
+        return FLOWS.insert(key, flow, 0).is_ok();
+    }
+    if flow.closed() {
+        if silence <= SOON {
+            // With no memory its last words are lost.
+            let _ = TRANSIENT.insert(key, flow, 0);
+        }
+        return true;
+    }
+    if silence <= SYN_ACK_AFTER {
+        return false;
+    }
+    // Its client may yet go on. With no memory it has to begin anew.
+    let _ = TRANSIENT.insert(key, flow, 0);
+    true
 }
 
 /// The flow is noted elsewhere, or over; `false`: it was not at its place.

@@ -16,7 +16,7 @@ use sticky_common::outcome::Outcome;
 use sticky_common::types::{Addr, BackendId, ClientKey, Flow, FlowKey, Handshake, addr, tick};
 
 use crate::deliver::route;
-use crate::maps::{self, CLIENTS, FLOWS, HANDSHAKES};
+use crate::maps::{self, CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, Shape, TCP};
 use crate::rewrite::End;
 use crate::{capture, flows, fragments, handover, settings, stats, world};
@@ -71,8 +71,11 @@ fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
         backend_port: packet.src_port,
         proto: u32::from(packet.proto),
     };
-    let established = FLOWS.get_ptr_mut(&key);
-    let Some(flow) = established.or_else(|| flows::transient(&key)) else { return TCX_NEXT };
+    let placed = flows::placed(&key);
+    let kept = if placed.is_none() { FLOWS.get_ptr_mut(&key) } else { None };
+    let Some(flow) = placed.or(kept).or_else(|| TRANSIENT.get_ptr_mut(&key)) else {
+        return TCX_NEXT;
+    };
     // SAFETY: map memory stays valid until the program ends; a race leaves a time or a bit older, never another frontend
     // for a live flow.
     let flow = unsafe { &mut *flow };
@@ -80,7 +83,6 @@ fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
     if !belongs(flow, packet, now) {
         if packet.flags & SYN != 0 {
             // The same ports now serve a connection that did not come through the frontend: its later packets are not ours.
-            let _ = FLOWS.remove(&key);
             flows::forget(&key);
         }
         return TCX_NEXT;
@@ -91,9 +93,9 @@ fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
     let (vip, port, out, backend) = (flow.vip, flow.port, flow.out, flow.backend);
     if !packet.is_error() {
         note(flow, &key, packet, now);
-        if established.is_none() && is_evidence(flow, packet) {
-            flows::promote(&key, flow);
-        } else if established.is_some() && packet.proto == TCP && flow.closed() {
+        if kept.is_none() && is_evidence(flow, packet) {
+            flows::promote(&key, flow, placed.is_some());
+        } else if kept.is_some() && packet.proto == TCP && flow.closed() {
             flows::put_aside(&key, flow);
         }
         if packet.shape == Shape::First {
@@ -124,6 +126,7 @@ fn belongs(flow: &Flow, packet: &Packet, now: u32) -> bool {
 fn is_evidence(flow: &Flow, packet: &Packet) -> bool {
     packet.proto == TCP
         && packet.flags & (SYN | RST) == 0
+        && flow.state & Flow::REAL == 0
         && !flow.closed()
         && (flow.opened == 0 || packet.payload > 0 || packet.ack != flow.isn.wrapping_add(1))
 }

@@ -29,6 +29,9 @@ const STREAMS: usize = 4;
 /// How long and how often.
 struct Effort {
     rounds: usize,
+    /// In so many parts of a round all contestants take turns with connections and questions: a virtual machine may be twice
+    /// as fast in one second as in the next.
+    parts: usize,
     connections: usize,
     questions: usize,
     transfers: usize,
@@ -37,6 +40,7 @@ struct Effort {
 
 const FULL: Effort = Effort {
     rounds: 11,
+    parts: 8,
     connections: 8_000,
     questions: 30_000,
     transfers: 12,
@@ -44,6 +48,7 @@ const FULL: Effort = Effort {
 };
 const QUICK: Effort = Effort {
     rounds: 1,
+    parts: 1,
     connections: 300,
     questions: 500,
     transfers: 4,
@@ -115,11 +120,18 @@ fn measure(stages: &[Stage], effort: &Effort) -> anyhow::Result<Vec<Vec<Figures>
     let mut samples = vec![Vec::new(); stages.len()];
     let mut rate = f64::NAN;
     for round in 0..=effort.rounds {
-        for ((stage, asked), samples) in stages.iter().zip(&all).zip(&mut samples) {
-            anyhow::ensure!(!wait::interrupted(), "interrupted");
-            sticky_tests::netns::join(&stage.net.clients.path())?;
-            let found =
-                runtime.block_on(turn(asked, effort, rate)).with_context(|| stage.kind.name())?;
+        let mut turns = vec![Turn::default(); stages.len()];
+        for step in effort.steps() {
+            for ((stage, asked), turn) in stages.iter().zip(&all).zip(&mut turns) {
+                anyhow::ensure!(!wait::interrupted(), "interrupted");
+                sticky_tests::netns::join(&stage.net.clients.path())?;
+                runtime
+                    .block_on(turn.take(step, asked, effort, rate))
+                    .with_context(|| stage.kind.name())?;
+            }
+        }
+        for ((stage, turn), samples) in stages.iter().zip(turns).zip(&mut samples) {
+            let found = turn.figures(effort);
             // The first round warms caches and makes the records of the clients.
             if round > 0 {
                 samples.push(found);
@@ -132,23 +144,77 @@ fn measure(stages: &[Stage], effort: &Effort) -> anyhow::Result<Vec<Vec<Figures>
     Ok(samples)
 }
 
-/// One contestant's turn; without a rate, no latencies.
-async fn turn(asked: &Rc<Asked>, effort: &Effort, rate: f64) -> anyhow::Result<Figures> {
-    let connections = client::connections(asked, effort.connections).await?;
-    let questions = client::questions(asked, PARALLEL, effort.questions, None).await?;
-    let data = async |way| -> anyhow::Result<f64> {
-        let took = client::questions(asked, STREAMS, effort.transfers, Some(way)).await?;
-        Ok(took.cpu_us / 1e3 / (client::bytes(effort.transfers) / 1e9))
-    };
-    let (to_client, to_backend) = (data(Way::ToClient).await?, data(Way::ToBackend).await?);
-    let times =
-        if rate.is_nan() { Vec::new() } else { client::paced(asked, rate, effort.paced).await? };
-    let each =
-        |took: &Took, count: usize| [count as f64 / took.seconds, took.cpu_us / count as f64];
-    let [rate, cost] = each(&connections, effort.connections);
-    let [question_rate, question_cost] = each(&questions, effort.questions);
-    let (p50, p99) = (quantile(&times, 0.5), quantile(&times, 0.99));
-    Ok([rate, cost, question_rate, question_cost, to_client, to_backend, p50, p99])
+/// What all contestants do before any does the next.
+#[derive(Clone, Copy)]
+enum Step {
+    Connections,
+    Questions,
+    Data(Way),
+    Paced,
+}
+
+impl Effort {
+    /// Those of a round.
+    fn steps(&self) -> impl Iterator<Item = Step> + use<> {
+        let parts = |step| std::iter::repeat_n(step, self.parts);
+        let once = [Step::Data(Way::ToClient), Step::Data(Way::ToBackend), Step::Paced];
+        parts(Step::Connections).chain(parts(Step::Questions)).chain(once)
+    }
+}
+
+/// What one contestant took in a round.
+#[derive(Clone, Default)]
+struct Turn {
+    connections: Took,
+    questions: Took,
+    to_client: Took,
+    to_backend: Took,
+    times: Vec<f64>,
+}
+
+impl Turn {
+    /// Without a rate, no latencies.
+    async fn take(
+        &mut self,
+        step: Step,
+        asked: &Rc<Asked>,
+        effort: &Effort,
+        rate: f64,
+    ) -> anyhow::Result<()> {
+        match step {
+            Step::Connections => {
+                let count = effort.connections / effort.parts;
+                self.connections += client::connections(asked, count).await?;
+            }
+            Step::Questions => {
+                let count = effort.questions / effort.parts;
+                self.questions += client::questions(asked, PARALLEL, count, None).await?;
+            }
+            Step::Data(way) => {
+                let took = client::questions(asked, STREAMS, effort.transfers, Some(way)).await?;
+                match way {
+                    Way::ToClient => self.to_client += took,
+                    Way::ToBackend => self.to_backend += took,
+                }
+            }
+            Step::Paced if rate.is_nan() => {}
+            Step::Paced => self.times = client::paced(asked, rate, effort.paced).await?,
+        }
+        Ok(())
+    }
+
+    fn figures(&self, effort: &Effort) -> Figures {
+        let each = |took: &Took, count: usize| {
+            let count = count / effort.parts * effort.parts;
+            [count as f64 / took.seconds, took.cpu_us / count as f64]
+        };
+        let data = |took: &Took| took.cpu_us / 1e3 / (client::bytes(effort.transfers) / 1e9);
+        let [rate, cost] = each(&self.connections, effort.connections);
+        let [question_rate, question_cost] = each(&self.questions, effort.questions);
+        let (p50, p99) = (quantile(&self.times, 0.5), quantile(&self.times, 0.99));
+        let (to_client, to_backend) = (data(&self.to_client), data(&self.to_backend));
+        [rate, cost, question_rate, question_cost, to_client, to_backend, p50, p99]
+    }
 }
 
 fn tables(stages: &[Stage], samples: &[Vec<Figures>]) -> Vec<Table> {

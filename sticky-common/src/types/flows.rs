@@ -40,7 +40,7 @@ pub struct Flow {
     pub vip: Addr,
     /// Port of the frontend.
     pub port: [u8; 2],
-    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`].
+    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`], [`Flow::REAL`].
     pub state: u8,
     /// The service's prefix, to find the client's record from a reply.
     pub prefix: u8,
@@ -66,6 +66,8 @@ impl Flow {
     pub const BACKEND_FIN: u8 = 2;
     /// A RST went by.
     pub const RESET: u8 = 4;
+    /// There is evidence that its client is.
+    pub const REAL: u8 = 8;
 
     /// A TCP flow that was not seen for this long no longer stands in another's way: 3 h, as P2 promises.
     const TCP_LIVES: u32 = tick::from_secs(3 * 3600);
@@ -85,6 +87,13 @@ impl Flow {
         }
     }
 
+    /// Whether it goes on and its client is known to be real.
+    #[inline(always)]
+    #[must_use]
+    pub const fn established(&self) -> bool {
+        self.state & Self::REAL != 0 && !self.closed()
+    }
+
     /// Both ends are done, or one has reset it.
     #[inline(always)]
     #[must_use]
@@ -95,7 +104,7 @@ impl Flow {
     }
 }
 
-/// A connection that opens, at its place.
+/// A connection at its place.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {

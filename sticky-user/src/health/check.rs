@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
 
 use super::connect::connect;
 use super::judge::{Judge, Verdict};
@@ -68,6 +69,10 @@ impl Checker {
                 }
             }
             drop(permit);
+            if let Err(error) = &outcome {
+                let (service, backend) = &self.key;
+                debug!(service, backend, error, took = ?asked.elapsed(), "a check failed");
+            }
             if judge.see(outcome, &self.plan.config) || v6.is_some() {
                 let report = Report {
                     key: self.key.clone(),

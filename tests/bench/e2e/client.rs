@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::AddAssign;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -39,10 +40,18 @@ pub struct Asked {
 }
 
 /// How a load went.
+#[derive(Clone, Default)]
 pub struct Took {
     pub seconds: f64,
     /// CPU time of the whole machine.
     pub cpu_us: f64,
+}
+
+impl AddAssign for Took {
+    fn add_assign(&mut self, other: Self) {
+        self.seconds += other.seconds;
+        self.cpu_us += other.cpu_us;
+    }
 }
 
 /// Which way data goes.

@@ -1,4 +1,4 @@
-//! Connections that want the same place while they open.
+//! Connections that want the same place.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use sticky_common::types::{Flow, FlowKey, tick};
 
 use super::case::Case;
 use super::maps::mapped;
-use super::packet::{ACK, PSH, Packet, RST, SYN, tcp_at};
+use super::packet::{ACK, FIN, PSH, Packet, RST, SYN, tcp_at};
 use super::places::{BACKENDS, FAMILIES, Family, TARGET};
 use super::state::flows;
 use super::world::World;
@@ -51,11 +51,11 @@ fn places(family: Family, all: &mut Vec<Case>) {
         open.delivered(family, A).answer(tcp_at(flags, seq, ack, data))
     };
     let seen = |p: &Packet| p.restored(family.frontend());
-    let where_they_are = |openings: usize, transient: usize, established: usize| {
+    let where_they_are = |placed: usize, transient: usize, kept: usize| {
         move |w: &mut World| {
             let mut count = |name| w.map::<FlowKey, Flow>(name).keys().count();
             let found = (count(maps::TRANSIENT), count(maps::FLOWS));
-            assert_eq!((w.openings().len(), found), (openings, (transient, established)));
+            assert_eq!((w.openings().len(), found), (placed, (transient, kept)));
         }
     };
     // To a service, a network of IPv6 is one client.
@@ -72,9 +72,9 @@ fn places(family: Family, all: &mut Vec<Case>) {
         both.replied(&a, &seen(&a))
             .replied(&b, &seen(&b))
             .forwarded(&there(&first, ACK, 1001, 7001, b""), Outcome::Hash, A)
-            .then(where_they_are(0, 1, 1))
+            .then(where_they_are(1, 1, 0))
             .forwarded(&there(&second, ACK, 1001, 7001, b""), Outcome::Hash, A)
-            .then(where_they_are(0, 0, 2)),
+            .then(where_they_are(1, 0, 1)),
     );
     let data = back(&first, ACK | PSH, 7001, 1001, b"hello");
     all.push(
@@ -87,9 +87,60 @@ fn places(family: Family, all: &mut Vec<Case>) {
             .replied(&data, &seen(&data))
             .then(where_they_are(1, 0, 1)),
     );
+    let (established, fin) =
+        (there(&first, ACK, 1001, 7001, b""), there(&first, FIN | ACK, 1001, 7001, b""));
+    let end = back(&first, FIN | ACK, 7001, 1002, b"");
+    let lives = |what: &str| {
+        Case::new(name(what))
+            .forwarded(&first, Outcome::New, A)
+            .replied(&a, &seen(&a))
+            .forwarded(&established, Outcome::Hash, A)
+            .then(where_they_are(1, 0, 0))
+    };
+    all.push(
+        lives("one that goes on leaves its place, and goes on")
+            .forwarded(&second, other, A)
+            .then(where_they_are(1, 0, 1))
+            .replied(&data, &seen(&data))
+            .replied(&b, &seen(&b))
+            .forwarded(&fin, Outcome::Hash, A)
+            .then(where_they_are(1, 0, 1))
+            .replied(&end, &seen(&end))
+            .then(where_they_are(1, 1, 0))
+            .replied(&end, &seen(&end)),
+    );
+    let over = |what: &str| {
+        lives(what)
+            .forwarded(&fin, Outcome::Hash, A)
+            .replied(&end, &seen(&end))
+            .then(where_they_are(1, 0, 0))
+    };
+    all.push(
+        over("one that has just ended leaves its place, and has its last words")
+            .forwarded(&second, other, A)
+            .then(where_they_are(1, 1, 0))
+            .replied(&end, &seen(&end))
+            .replied(&b, &seen(&b)),
+    );
+    all.push(
+        over("one that ended a while ago leaves its place for good")
+            .then(|w| flows(w, |f| f.seen -= tick::from_secs(3)))
+            .replied(&end, &seen(&end))
+            .then(|w| flows(w, |f| f.seen -= tick::from_secs(3)))
+            .forwarded(&second, other, A)
+            .then(where_they_are(1, 0, 0))
+            .reply_passed(&end),
+    );
     let reset = there(&first, RST, 1001, 0, b"");
     all.push(
-        Case::new(name("a closed one leaves its place for good"))
+        lives("a closed one's ports serve another")
+            .forwarded(&reset, Outcome::Hash, A)
+            .forwarded(&first, Outcome::Pinned, A)
+            .replied(&a, &seen(&a))
+            .then(where_they_are(1, 0, 0)),
+    );
+    all.push(
+        Case::new(name("one that was reset while it opened leaves its place for good"))
             .forwarded(&first, Outcome::New, A)
             .forwarded(&reset, Outcome::Hash, A)
             .then(|w| flows(w, |f| f.seen -= tick::from_secs(70)))
