@@ -224,9 +224,9 @@ fn ask_records(
         && let Some(backend) = slot.index().and_then(world::backend)
         && backend.flags & Backend::KEEPS != 0
         && let Some(mark) = marks::of(hash, frontend.service)
-        && *mark == Mark::new(hash, backend.id, now)
+        && let Some(real) = mark.says(hash, backend.id, now)
     {
-        let noted = flows::note(ctx, &maps, frontend, backend);
+        let noted = flows::note(ctx, &maps, frontend, (backend, real));
         if noted != Outcome::Hash {
             return noted;
         }
@@ -255,7 +255,7 @@ fn ask_records(
     if begins && frontend.interval != 0 && !rules::in_rate(&memory.key, frontend.interval) {
         return Outcome::RateLimited;
     }
-    let noted = flows::note(ctx, &maps, frontend, backend);
+    let noted = flows::note(ctx, &maps, frontend, (backend, memory.is_real()));
     if noted != Outcome::Hash {
         return noted;
     }
@@ -264,7 +264,7 @@ fn ask_records(
     if reason != Outcome::Recorded
         && let Some(mark) = marks::of(hash, frontend.service)
     {
-        *mark = Mark::new(hash, backend.id, now);
+        *mark = Mark::new(hash, backend.id, now, memory.is_real());
     }
     tell(ctx, packet, backend, reason);
     reason

@@ -77,9 +77,15 @@ pub fn fresh(packet: &Packet, index: u32, frontend: &Frontend) -> bool {
     flow.seen == world::now() && same_frontend(flow, packet)
 }
 
-/// Remembers the flow, so that its replies are known. What is in the way, if not [`Outcome::Hash`].
+/// Remembers the flow, so that its replies are known, with whether the record of its client is a real one's. What is in the
+/// way, if not [`Outcome::Hash`].
 #[inline(always)]
-pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Backend) -> Outcome {
+pub fn note(
+    ctx: &XdpContext,
+    maps: &Maps<'_>,
+    frontend: &Frontend,
+    (backend, real): (&Backend, bool),
+) -> Outcome {
     let &Maps { packet, port, now } = maps;
     let key = key(packet, backend, port);
     let opens = packet.proto == UDP || packet.opens();
@@ -87,7 +93,7 @@ pub fn note(ctx: &XdpContext, maps: &Maps<'_>, frontend: &Frontend, backend: &Ba
     let new = || Flow {
         vip: packet.dst,
         port: packet.dst_port,
-        state: 0,
+        state: if real && packet.opens() { Flow::KNOWN } else { 0 },
         prefix: frontend.prefix,
         ifindex: ctx.ingress_ifindex() as u32,
         out: 0,
@@ -212,12 +218,15 @@ pub fn establish(packet: &Packet, backend: &Backend, port: [u8; 2]) -> bool {
 /// Puts a flow and its client's record where nobody can wash them out; one that has a place keeps it.
 #[inline(always)]
 pub fn promote(key: &FlowKey, flow: &mut Flow, placed: bool) {
-    remember(key, flow);
+    // What it would write is what was written when the flow began.
+    if flow.state & Flow::KNOWN == 0 {
+        remember(key, flow);
+    }
     flow.state |= Flow::REAL;
     if !placed && FLOWS.insert(key, &*flow, 0).is_ok() {
         // SAFETY: a read of a reference. Anew, since its end may have come on another CPU meanwhile.
         let state = unsafe { (&raw const flow.state).read_volatile() };
-        if state != Flow::REAL
+        if state & !Flow::KNOWN != Flow::REAL
             && let Some(moved) = FLOWS.get_ptr_mut(key)
         {
             // SAFETY: as above.
@@ -270,6 +279,12 @@ impl Memory {
             null_mut()
         };
         Self { key, known, candidate }
+    }
+
+    /// Whether it is of a client that is known to be real.
+    #[inline(always)]
+    pub fn is_real(&self) -> bool {
+        !self.known.is_null()
     }
 
     #[inline(always)]

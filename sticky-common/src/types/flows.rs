@@ -40,7 +40,7 @@ pub struct Flow {
     pub vip: Addr,
     /// Port of the frontend.
     pub port: [u8; 2],
-    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`], [`Flow::REAL`].
+    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`], [`Flow::REAL`], [`Flow::KNOWN`].
     pub state: u8,
     /// The service's prefix, to find the client's record from a reply.
     pub prefix: u8,
@@ -68,6 +68,8 @@ impl Flow {
     pub const RESET: u8 = 4;
     /// There is evidence that its client is.
     pub const REAL: u8 = 8;
+    /// Its client's record was among those of real clients, with its backend as the newest, when it opened.
+    pub const KNOWN: u8 = 16;
 
     /// A TCP flow that was not seen for this long no longer stands in another's way: 3 h, as P2 promises.
     const TCP_LIVES: u32 = tick::from_secs(3 * 3600);
@@ -151,18 +153,33 @@ impl Handshake {
     }
 }
 
-/// That a client's record has a backend as its newest since a tick, in one word. The hash is keyed: nobody can make
-/// another's.
+/// That a client's record has a backend as its newest since a tick, and whether it is among those of real clients, in one
+/// word. The hash is keyed: nobody can make another's.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(u64);
 
 impl Mark {
+    /// The tick of a record of a real client has this bit, which no tick comes to.
+    const REAL: u64 = 1 << 31;
+
     /// Of the client with this hash; the backend as its [`super::BackendId`], which is of one service only.
     #[inline(always)]
     #[must_use]
-    pub const fn new(hash: u64, backend: u32, now: u32) -> Self {
-        Self(hash ^ ((backend as u64) << 32 | now as u64))
+    pub const fn new(hash: u64, backend: u32, now: u32, real: bool) -> Self {
+        let real = if real { Self::REAL } else { 0 };
+        Self(hash ^ ((backend as u64) << 32 | real | now as u64))
+    }
+
+    /// Whether its record is a real client's, if it says this of this client.
+    #[inline(always)]
+    #[must_use]
+    pub const fn says(self, hash: u64, backend: u32, now: u32) -> Option<bool> {
+        match self.0 ^ Self::new(hash, backend, now, false).0 {
+            0 => Some(false),
+            Self::REAL => Some(true),
+            _ => None,
+        }
     }
 
     /// Where it is, out of `2^bits` places: one for each client of a service.
