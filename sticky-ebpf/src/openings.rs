@@ -14,7 +14,7 @@ use crate::flows::SYN_ACK_AFTER;
 use crate::maps::{FLOWS, TRANSIENT};
 use crate::packet::same;
 
-/// An end is seldom told again later than this: the shortest time to a second retransmission is 0.6 s (tcp(7)).
+/// A backend acknowledges its client's end within this time, or is gone.
 const SOON: u32 = tick::from_secs(1);
 
 #[btf_map]
@@ -62,11 +62,13 @@ pub fn begin(key: &FlowKey, flow: &Flow) -> bool {
         return false;
     }
     // The end of one that moved may have come on another CPU meanwhile.
+    // SAFETY: a read of a reference.
     let last = unsafe { (&raw const opening.flow.state).read_volatile() };
     if before == Opening::HELD
         && last != state
         && let Some(moved) = FLOWS.get_ptr_mut(&opening.key)
     {
+        // SAFETY: as above.
         unsafe { (*moved).state |= last };
     }
     opening.key = *key;
@@ -83,7 +85,7 @@ fn moves(opening: &Opening, now: u32) -> bool {
         return FLOWS.insert(key, flow, 0).is_ok();
     }
     if flow.closed() {
-        if silence <= SOON {
+        if flow.state & Flow::SAID == 0 && silence <= SOON {
             // With no memory its last words are lost.
             let _ = TRANSIENT.insert(key, flow, 0);
         }

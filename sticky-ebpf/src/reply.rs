@@ -140,6 +140,11 @@ fn note(flow: &mut Flow, key: &FlowKey, packet: &Packet, now: u32) {
     if packet.flags & RST != 0 {
         flow.state |= Flow::RESET;
     }
+    if flow.state & (Flow::CLIENT_FIN | Flow::BACKEND_FIN | Flow::RESET)
+        == Flow::CLIENT_FIN | Flow::BACKEND_FIN
+    {
+        flow.state |= Flow::SAID;
+    }
     let second = flow.seen != now;
     flow.seen = now;
     if !second && packet.flags & SYN == 0 {

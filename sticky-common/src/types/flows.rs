@@ -40,7 +40,7 @@ pub struct Flow {
     pub vip: Addr,
     /// Port of the frontend.
     pub port: [u8; 2],
-    /// Bits of [`Flow::CLIENT_FIN`], [`Flow::BACKEND_FIN`], [`Flow::RESET`], [`Flow::REAL`], [`Flow::KNOWN`].
+    /// Bits of the constants below.
     pub state: u8,
     /// The service's prefix, to find the client's record from a reply.
     pub prefix: u8,
@@ -70,6 +70,8 @@ impl Flow {
     pub const REAL: u8 = 8;
     /// Its client's record was among those of real clients, with its backend as the newest, when it opened.
     pub const KNOWN: u8 = 16;
+    /// The backend has said its last word: only what is lost will be said again.
+    pub const SAID: u8 = 32;
 
     /// A TCP flow that was not seen for this long no longer stands in another's way: 3 h, as P2 promises.
     const TCP_LIVES: u32 = tick::from_secs(3 * 3600);

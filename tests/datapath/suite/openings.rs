@@ -109,27 +109,37 @@ fn places(family: Family, all: &mut Vec<Case>) {
             .then(where_they_are(1, 1, 0))
             .replied(&end, &seen(&end)),
     );
-    let over = |what: &str| {
-        lives(what)
+    all.push(
+        lives("one whose last word is said leaves its place for good")
             .forwarded(&fin, Outcome::Hash, A)
             .replied(&end, &seen(&end))
             .then(where_they_are(1, 0, 0))
+            .replied(&end, &seen(&end))
+            .forwarded(&second, other, A)
+            .then(where_they_are(1, 0, 0))
+            .reply_passed(&end),
+    );
+    let (half, last) =
+        (back(&first, FIN | ACK, 7001, 1001, b""), back(&first, ACK, 7002, 1002, b""));
+    let over = |what: &str| {
+        lives(what)
+            .replied(&half, &seen(&half))
+            .forwarded(&there(&first, FIN | ACK, 1001, 7002, b""), Outcome::Hash, A)
+            .then(where_they_are(1, 0, 0))
     };
     all.push(
-        over("one that has just ended leaves its place, and has its last words")
+        over("one that has just ended leaves its place, and has its last word")
             .forwarded(&second, other, A)
             .then(where_they_are(1, 1, 0))
-            .replied(&end, &seen(&end))
+            .replied(&last, &seen(&last))
             .replied(&b, &seen(&b)),
     );
     all.push(
         over("one that ended a while ago leaves its place for good")
             .then(|w| flows(w, |f| f.seen -= tick::from_secs(3)))
-            .replied(&end, &seen(&end))
-            .then(|w| flows(w, |f| f.seen -= tick::from_secs(3)))
             .forwarded(&second, other, A)
             .then(where_they_are(1, 0, 0))
-            .reply_passed(&end),
+            .reply_passed(&last),
     );
     let reset = there(&first, RST, 1001, 0, b"");
     all.push(
