@@ -131,7 +131,10 @@ pub fn note(
             let _ = TRANSIENT.remove(&key);
         }
     } else {
-        *old = new();
+        // Anybody can send a SYN with the ports of a connection that goes on: it takes nothing from it.
+        let real = if known && old.established() { Flow::REAL } else { 0 };
+        let flow = new();
+        *old = Flow { state: flow.state | real, ..flow };
     }
     Outcome::Hash
 }

@@ -110,6 +110,14 @@ fn places(family: Family, all: &mut Vec<Case>) {
             .replied(&end, &seen(&end)),
     );
     all.push(
+        lives("an invented SYN takes nothing from one that goes on")
+            .forwarded(&first, Outcome::Pinned, A)
+            .then(|w| flows(w, |f| f.seen -= tick::from_secs(70)))
+            .forwarded(&second, other, A)
+            .then(where_they_are(1, 0, 1))
+            .replied(&data, &seen(&data)),
+    );
+    all.push(
         lives("one whose last word is said leaves its place for good")
             .forwarded(&fin, Outcome::Hash, A)
             .replied(&end, &seen(&end))
