@@ -119,7 +119,8 @@ pub fn note(
     // or the new one, of the same frontend unless the client uses its ports for two at once.
     let old = unsafe { &mut *at };
     let known = same_frontend(old, packet);
-    if !known && old.lives(key.proto, now) {
+    // Another backend may have the address of one that is gone.
+    if !known && old.lives(key.proto, now) && world::backend_of(old.backend).is_some() {
         return Outcome::Collision;
     }
     if known && (packet.proto == UDP || !packet.opens()) {

@@ -64,6 +64,8 @@ type FlowKey = (Family, Proto, u8, u16, u32);
 #[derive(Clone, Copy, Default)]
 struct Flow {
     frontend: u8,
+    /// Of its backend.
+    generation: u32,
     client_done: bool,
     reset: bool,
 }
@@ -217,18 +219,21 @@ impl Model {
     /// Whether the flow is noted, or another frontend's stands in its way.
     fn note(&mut self, sent: &Sent, index: u32) -> bool {
         let key = (sent.family, sent.proto, sent.client, sent.port, index);
-        let fresh = Flow { frontend: sent.frontend, ..Flow::default() };
+        let generation = self.backends.get(&index).map_or(0, |backend| backend.generation);
+        let fresh = Flow { frontend: sent.frontend, generation, ..Flow::default() };
         let Some(old) = self.flows.get(&key).copied() else {
             self.flows.insert(key, fresh);
             return true;
         };
         let ours = old.frontend == sent.frontend;
-        if !ours && (sent.proto == Proto::Udp || !old.reset) {
+        let lives = self.alive(Use { index, generation: old.generation });
+        if !ours && lives && (sent.proto == Proto::Udp || !old.reset) {
             return false;
         }
         if ours && sent.kind != Kind::Opens {
+            self.flows.insert(key, Flow { generation, ..old });
             self.end(sent, index);
-        } else if sent.proto == Proto::Tcp {
+        } else if sent.proto == Proto::Tcp || !ours {
             self.flows.insert(key, fresh);
         }
         true

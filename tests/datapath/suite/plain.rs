@@ -1,8 +1,10 @@
 //! What every network carries: TCP and UDP over both versions, both ways, options, tags, sizes and checksums.
 
 use sticky_common::outcome::Outcome;
+use sticky_common::types::BackendId;
 
 use super::case::Case;
+use super::maps::Maps;
 use super::packet::{ACK, Body, FIN, PSH, Packet, RST, SYN, tcp, tcp_at, udp};
 use super::places::{BACKENDS, FAMILIES, Family, PROTOS, SECOND};
 
@@ -105,6 +107,13 @@ fn tcp_flags(family: Family, all: &mut Vec<Case>) {
     let direct = back(SYN, 1, 0, b"");
     let direct_answer = back(SYN | ACK, 9000, 1, b"");
     all.push(whole.reply_passed(&direct_answer).reply_passed(&direct));
+    let again = Maps::default().with(|m| m.backends[0].id = BackendId::new(A, 2).0);
+    all.push(
+        Case::new(format!("{family:?} TCP: another backend with the address of one that is gone"))
+            .forwarded(&open, Outcome::New, A)
+            .swap(again)
+            .forwarded(&open.clone().with(|p| p.dst.set_port(SECOND)), Outcome::Repinned, A),
+    );
     all.push(
         Case::new(format!("{family:?} TCP: two frontends on one port of the backends"))
             .forwarded(&open, Outcome::New, A)
