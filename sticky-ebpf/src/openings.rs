@@ -53,11 +53,10 @@ pub fn begin(key: &FlowKey, flow: &Flow) -> bool {
     let Some(at) = place(key) else { return false };
     // SAFETY: map memory stays valid until the program ends, and a word is read and written whole.
     let opening = unsafe { &mut *at };
-    let before = opening.state;
+    let (before, state) = (opening.state, opening.flow.state);
     if before == Opening::BUSY || before == Opening::HELD && !moves(opening, flow.seen) {
         return false;
     }
-    let state = opening.flow.state;
     if !exchange(&mut opening.state, before, Opening::BUSY) {
         return false;
     }

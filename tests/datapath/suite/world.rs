@@ -199,7 +199,7 @@ impl World {
         self.collect(0);
     }
 
-    /// The connections that are noted as opening.
+    /// The connections that have a place.
     pub fn openings(&mut self) -> Vec<Opening> {
         let map: Array<_, Places> = self.runner.map(names::OPENINGS).try_into().unwrap();
         let all = map.get(&0, 0).unwrap();
