@@ -31,29 +31,60 @@ impl HashKey {
     }
 }
 
-struct Sip {
+/// SipHash's state behind its key, and behind what of the first round no message changes: half of it, done once for all
+/// clients.
+#[derive(Clone, Copy)]
+pub struct Keyed {
     v0: u64,
     v1: u64,
     v2: u64,
     v3: u64,
 }
 
-impl Sip {
+impl HashKey {
+    /// What every hash with this key begins with.
     #[inline(always)]
-    const fn new(key: HashKey) -> Self {
-        Self {
-            v0: key.k0 ^ 0x736f_6d65_7073_6575,
-            v1: key.k1 ^ 0x646f_7261_6e64_6f6d,
-            v2: key.k0 ^ 0x6c79_6765_6e65_7261,
-            v3: key.k1 ^ 0x7465_6462_7974_6573,
+    #[must_use]
+    pub const fn keyed(self) -> Keyed {
+        let v1 = self.k1 ^ 0x646f_7261_6e64_6f6d;
+        let v0 = (self.k0 ^ 0x736f_6d65_7073_6575).wrapping_add(v1);
+        Keyed {
+            v0: v0.rotate_left(32),
+            v1: v1.rotate_left(13) ^ v0,
+            v2: self.k0 ^ 0x6c79_6765_6e65_7261,
+            v3: self.k1 ^ 0x7465_6462_7974_6573,
         }
     }
+}
 
+impl Keyed {
+    /// The constants of the kernel half that hold [`Keyed::words`].
+    pub const GLOBALS: [&str; 4] = ["HASH_0", "HASH_1", "HASH_2", "HASH_3"];
+
+    /// From [`Keyed::words`].
     #[inline(always)]
-    const fn round(&mut self) {
+    #[must_use]
+    pub const fn from_words([v0, v1, v2, v3]: [u64; 4]) -> Self {
+        Self { v0, v1, v2, v3 }
+    }
+
+    /// As it is handed to the kernel half.
+    #[must_use]
+    pub const fn words(self) -> [u64; 4] {
+        [self.v0, self.v1, self.v2, self.v3]
+    }
+
+    /// The half of a round that the message has no part in.
+    #[inline(always)]
+    const fn half(&mut self) {
         self.v0 = self.v0.wrapping_add(self.v1);
         self.v1 = self.v1.rotate_left(13) ^ self.v0;
         self.v0 = self.v0.rotate_left(32);
+    }
+
+    /// The rest of it.
+    #[inline(always)]
+    const fn rest(&mut self) {
         self.v2 = self.v2.wrapping_add(self.v3);
         self.v3 = self.v3.rotate_left(16) ^ self.v2;
         self.v0 = self.v0.wrapping_add(self.v3);
@@ -63,19 +94,23 @@ impl Sip {
         self.v2 = self.v2.rotate_left(32);
     }
 
+    /// Takes a word in, after the half of its round.
     #[inline(always)]
     const fn word(&mut self, word: u64) {
         self.v3 ^= word;
-        self.round();
+        self.rest();
         self.v0 ^= word;
     }
 
     #[inline(always)]
     const fn finish(mut self) -> u64 {
         self.v2 ^= 0xff;
-        self.round();
-        self.round();
-        self.round();
+        self.half();
+        self.rest();
+        self.half();
+        self.rest();
+        self.half();
+        self.rest();
         self.v0 ^ self.v1 ^ self.v2 ^ self.v3
     }
 }
@@ -83,29 +118,29 @@ impl Sip {
 /// Hash of an IPv4 client: SipHash-1-3 over the four bytes of its masked address.
 #[inline(always)]
 #[must_use]
-pub const fn client_v4(key: HashKey, addr: [u8; 4]) -> u64 {
-    let mut sip = Sip::new(key);
+pub const fn client_v4(mut key: Keyed, addr: [u8; 4]) -> u64 {
     // The last block: the remaining bytes, and the length in the top byte.
-    sip.word((4 << 56) | u32::from_le_bytes(addr) as u64);
-    sip.finish()
+    key.word((4 << 56) | u32::from_le_bytes(addr) as u64);
+    key.finish()
 }
 
 /// Hash of an IPv6 client: SipHash-1-3 over the sixteen bytes of its masked address.
 #[inline(always)]
 #[must_use]
-pub const fn client_v6(key: HashKey, addr: [u8; 16]) -> u64 {
+pub const fn client_v6(mut key: Keyed, addr: [u8; 16]) -> u64 {
     let halves = HashKey::from_bytes(addr);
-    let mut sip = Sip::new(key);
-    sip.word(halves.k0);
-    sip.word(halves.k1);
-    sip.word(16 << 56);
-    sip.finish()
+    key.word(halves.k0);
+    key.half();
+    key.word(halves.k1);
+    key.half();
+    key.word(16 << 56);
+    key.finish()
 }
 
 /// Hash of a client of either family, by its masked address.
 #[inline(always)]
 #[must_use]
-pub const fn client(key: HashKey, addr: &Addr, v4: bool) -> u64 {
+pub const fn client(key: Keyed, addr: &Addr, v4: bool) -> u64 {
     if v4 { client_v4(key, addr::v4(addr)) } else { client_v6(key, addr::bytes(addr)) }
 }
 
@@ -128,9 +163,9 @@ mod tests {
 
     #[test]
     fn golden_vectors() {
-        assert_eq!(client_v4(KEY, [198, 51, 100, 7]), 0xbea1_e9d7_9020_926a);
+        assert_eq!(client_v4(KEY.keyed(), [198, 51, 100, 7]), 0xbea1_e9d7_9020_926a);
         assert_eq!(
-            client_v6(KEY, *b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07"),
+            client_v6(KEY.keyed(), *b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07"),
             0xb265_ca44_6aec_f92e
         );
         assert_eq!(slot(0xbea1_e9d7_9020_926a, 16_381), 12198);
@@ -145,7 +180,8 @@ mod tests {
     proptest! {
         #[test]
         fn is_siphash_1_3(key: [u8; 16], v4: [u8; 4], v6: [u8; 16]) {
-            let k = HashKey::from_bytes(key);
+            let k = HashKey::from_bytes(key).keyed();
+            prop_assert_eq!(Keyed::from_words(k.words()).words(), k.words());
             prop_assert_eq!(client_v4(k, v4), reference(key, &v4));
             prop_assert_eq!(client_v6(k, v6), reference(key, &v6));
         }

@@ -35,7 +35,7 @@ pub fn identity(key: HashKey, id: &[u8]) -> u64 {
         for (to, from) in block.iter_mut().zip(chunk) {
             *to = *from;
         }
-        sum = crate::hash::client_v6(HashKey { k0: sum, k1: key.k1 }, block);
+        sum = crate::hash::client_v6(HashKey { k0: sum, k1: key.k1 }.keyed(), block);
     }
     sum
 }

@@ -27,7 +27,7 @@ pub fn masked(client: IpAddr, prefix: IpPrefix) -> Addr {
 #[must_use]
 pub fn hash_of(key: HashKey, client: &Addr) -> u64 {
     let v4 = Ipv6Addr::from(addr::bytes(client)).to_ipv4_mapped().is_some();
-    hash::client(key, client, v4)
+    hash::client(key.keyed(), client, v4)
 }
 
 /// The backend of a client, and why.

@@ -129,7 +129,8 @@ impl Keys {
     /// Id of the hash key.
     #[must_use]
     pub const fn hash_id(&self) -> KeyId {
-        let [a, b, c, d, ..] = hash::client_v6(self.hash, *b"id of a hash key").to_be_bytes();
+        let [a, b, c, d, ..] =
+            hash::client_v6(self.hash.keyed(), *b"id of a hash key").to_be_bytes();
         KeyId([a, b, c, d])
     }
 

@@ -17,7 +17,7 @@ use sticky::control::{DataPath as _, Reach, reconcile};
 use sticky::datapath::{self, DataPath, OBJECT, Settings, XdpMode};
 use sticky::model::{Frontend, IpPrefix, Proto};
 use sticky_common::ABI_VERSION;
-use sticky_common::hash::HashKey;
+use sticky_common::hash::{HashKey, Keyed};
 use sticky_common::maglev;
 use sticky_common::types::Backend;
 use sticky_tests::names::{BPF_DIR, unique};
@@ -208,7 +208,10 @@ impl Runner {
             &0u8,
             false,
         );
-        loader.override_global("HASH_K0", &KEY.k0, true).override_global("HASH_K1", &KEY.k1, true);
+        let hash = KEY.keyed().words();
+        for (name, word) in Keyed::GLOBALS.into_iter().zip(&hash) {
+            loader.override_global(name, word, true);
+        }
         for pin in std::fs::read_dir(&maps)? {
             let pin = pin?;
             let name = pin.file_name().into_string().map_err(|n| anyhow::anyhow!("pin {n:?}"))?;

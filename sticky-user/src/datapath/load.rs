@@ -9,6 +9,7 @@ use aya::maps::{Map as AyaMap, MapData, MapInfo, PerCpuArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod};
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_ARRAY_OF_MAPS};
+use sticky_common::hash::Keyed;
 use sticky_common::maps;
 use sticky_common::types::{
     Backend, ClientKey, Flow, FlowKey, Frontend, FrontendKeyV4, FrontendKeyV6, Placed, Record,
@@ -78,12 +79,14 @@ pub fn load(settings: &Settings, pins: &Pins, runtime: &Handle) -> Result<Loaded
     let empty = pins.maps().is_empty();
     same_size(settings.max_clients, pins)?;
     make_tables(settings.table_size, pins, &tables_name)?;
+    let hash = settings.hash_key.keyed().words();
     let mut loader = EbpfLoader::new();
+    for (name, word) in Keyed::GLOBALS.into_iter().zip(&hash) {
+        loader.override_global(name, word, true);
+    }
     let log_level = if settings.log { u8::MAX } else { 0 };
     loader
         .override_global("TABLE_SIZE", &settings.table_size, true)
-        .override_global("HASH_K0", &settings.hash_key.k0, true)
-        .override_global("HASH_K1", &settings.hash_key.k1, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries(maps::CLIENTS, settings.max_clients)
         .map_max_entries(maps::FLOWS, settings.max_clients)
