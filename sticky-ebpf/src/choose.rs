@@ -8,12 +8,12 @@ use sticky_common::hash;
 use sticky_common::maps::HANDSHAKE_BITS;
 use sticky_common::outcome::{Action, Outcome};
 use sticky_common::types::{
-    Backend, BackendId, ClientKey, Frontend, Handover, Handshake, Mark, Slot, addr,
+    Addr, Backend, BackendId, ClientKey, Frontend, Handover, Handshake, Mark, Slot, addr,
 };
 
 use crate::flows::{self, Memory};
 use crate::packet::{FIN, Packet, RST, Shape, TCP};
-use crate::plain::Plain;
+use crate::plain::{Plain, Whole};
 use crate::world::{self, Maps};
 use crate::{fragments, handover, maps, marks, rules, settings, stats};
 
@@ -53,14 +53,21 @@ impl From<Outcome> for Verdict {
 
 #[inline(always)]
 pub fn choose(ctx: &XdpContext) -> Verdict {
-    let mut packet = Packet::NONE;
-    let found = if let Some(plain) = Plain::of(ctx.data(), ctx.data_end()) {
+    if let Some(plain) = Plain::of(ctx.data(), ctx.data_end()) {
         let found = maps::frontend_v4(plain.dst, plain.dst_port, plain.proto);
-        if found.is_none() || !plain.read(&mut packet) {
+        let (Some(frontend), Some(whole)) = (found, plain.whole()) else {
             return Outcome::NotOurs.into();
+        };
+        let hash = client_hash(&whole.src, frontend.prefix, true);
+        if frontend.rules == 0
+            && let Some(backend) = by_table(&whole, frontend, hash)
+        {
+            let bytes = ctx.data_end() - ctx.data();
+            return hand_over(ctx, (bytes, 0), backend, frontend.port, Outcome::Hash.into());
         }
-        found
+        decide(ctx, &mut whole.packet(), frontend, hash)
     } else {
+        let mut packet = Packet::NONE;
         if handover::sticky_read_xdp(ctx.ctx, &raw mut packet) == 0 {
             return Outcome::NotOurs.into();
         }
@@ -68,27 +75,37 @@ pub fn choose(ctx: &XdpContext) -> Verdict {
             return match fragments::followed(&packet) {
                 0 => Outcome::NotOurs.into(),
                 id => {
-                    hand_over(ctx, &packet, BackendId(id).index(), [0; 2], Outcome::Fragment.into())
+                    let (what, backend) = (of_frame(ctx, &packet), BackendId(id).index());
+                    hand_over(ctx, what, backend, [0; 2], Outcome::Fragment.into())
                 }
             };
         }
         if packet.shape == Shape::First {
             fragments::begin(&packet);
         }
-        maps::frontend(&packet)
-    };
-    match found {
-        Some(frontend) => decide(ctx, &mut packet, frontend),
-        None => Outcome::NotOurs.into(),
+        let Some(frontend) = maps::frontend(&packet) else { return Outcome::NotOurs.into() };
+        let hash = client_hash(&packet.src, frontend.prefix, packet.v4);
+        decide(ctx, &mut packet, frontend, hash)
     }
 }
 
+/// The commonest answer, in few steps and before the packet is written down for those who ask more: the middle of a
+/// connection, where no handshake waits for it and no change has moved the slot. [`decide`] would say the same.
 #[inline(always)]
-fn decide(ctx: &XdpContext, packet: &mut Packet, frontend: &Frontend) -> Verdict {
+fn by_table(whole: &Whole, frontend: &Frontend, hash: u64) -> Option<u32> {
+    let (place, ack) = whole.middle(hash)?;
+    if *maps::handshake_tag(place)? == Handshake::tag(ack) {
+        return None;
+    }
+    let slot = maps::slot(frontend.service, hash::slot(hash, settings::table_size()));
+    if slot.unsettled() { None } else { slot.index() }
+}
+
+#[inline(always)]
+fn decide(ctx: &XdpContext, packet: &mut Packet, frontend: &Frontend, hash: u64) -> Verdict {
     if frontend.rules != 0 && !rules::admitted(frontend.rules, &packet.src) {
         return Outcome::Denied.into();
     }
-    let hash = client_hash(packet, frontend.prefix);
     let slot = maps::slot(frontend.service, hash::slot(hash, settings::table_size()));
 
     let mut chosen = None;
@@ -129,12 +146,12 @@ fn decide(ctx: &XdpContext, packet: &mut Packet, frontend: &Frontend) -> Verdict
 }
 
 #[inline(always)]
-fn client_hash(packet: &Packet, prefix: u8) -> u64 {
+fn client_hash(src: &Addr, prefix: u8, v4: bool) -> u64 {
     // Masked on both ways: of an IPv4 address that is one word.
-    if packet.v4 {
-        hash::client(settings::hash_key(), &addr::masked(&packet.src, prefix), true)
+    if v4 {
+        hash::client(settings::hash_key(), &addr::masked(src, prefix), true)
     } else {
-        hash::client(settings::hash_key(), &addr::masked(&packet.src, prefix), false)
+        hash::client(settings::hash_key(), &addr::masked(src, prefix), false)
     }
 }
 
@@ -176,21 +193,26 @@ fn send(
     if packet.shape == Shape::First {
         fragments::follow_to_backend(packet, backend);
     }
-    hand_over(ctx, packet, backend, frontend.port, verdict)
+    hand_over(ctx, of_frame(ctx, packet), backend, frontend.port, verdict)
+}
+
+/// Bytes of the frame, and tags that it has.
+#[inline(always)]
+fn of_frame(ctx: &XdpContext, packet: &Packet) -> (usize, u8) {
+    // Of a jumbo frame only the first part is between the pointers.
+    ((ctx.data_end() - ctx.data()).max(packet.end as usize), packet.tags)
 }
 
 #[inline(always)]
 fn hand_over(
     ctx: &XdpContext,
-    packet: &Packet,
+    (bytes, tags): (usize, u8),
     backend: u32,
     port: [u8; 2],
     verdict: Verdict,
 ) -> Verdict {
-    // Of a jumbo frame only the first part is between the pointers.
-    let bytes = (ctx.data_end() - ctx.data()).max(packet.end as usize);
     let (magic, task) = (Handover::MAGIC, Handover::DELIVER);
-    let choice = Handover { magic, backend, port, task, tags: packet.tags };
+    let choice = Handover { magic, backend, port, task, tags };
     if handover::hand_over(ctx, choice).is_none() {
         return Outcome::NoMetadata.into();
     }

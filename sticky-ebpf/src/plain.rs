@@ -5,9 +5,10 @@ use network_types::eth::EthHdr;
 use network_types::ip::Ipv4Hdr;
 use network_types::tcp::TcpHdr;
 use network_types::udp::UdpHdr;
-use sticky_common::types::addr;
+use sticky_common::maps::HANDSHAKE_BITS;
+use sticky_common::types::{Addr, Handshake, addr};
 
-use crate::packet::{Packet, TCP, UDP};
+use crate::packet::{FIN, Packet, RST, SYN, TCP, UDP};
 use crate::wide::{u16_at, u32_at};
 
 const L3: usize = EthHdr::LEN;
@@ -18,12 +19,8 @@ const LEN: usize = L4 + TcpHdr::LEN;
 /// What says for whom a packet is.
 pub struct Plain {
     start: usize,
-    /// Bytes of the IP packet.
-    total: u32,
     pub dst: [u8; 4],
     pub dst_port: [u8; 2],
-    src_port: [u8; 2],
-    ttl: u8,
     pub proto: u8,
 }
 
@@ -45,57 +42,115 @@ impl Plain {
         };
         // EtherType, version and length of the header.
         let [a, b, c, _] = kind.to_ne_bytes();
-        let [fragment, offset, ttl, proto] = rest.to_ne_bytes();
-        let total = u32::from(u16::from_be(total));
+        let [fragment, offset, _, proto] = rest.to_ne_bytes();
         if u32::from_ne_bytes([a, b, c, 0]) != u32::from_ne_bytes([0x08, 0x00, 0x45, 0])
             || u16::from_ne_bytes([fragment & 0x3f, offset]) != 0
             || (proto != TCP && proto != UDP)
-            || L3 + total as usize > end - start
+            || L3 + usize::from(u16::from_be(total)) > end - start
         {
             return None;
         }
-        let [s0, s1, d0, d1] = ports.to_ne_bytes();
-        let (src_port, dst_port) = ([s0, s1], [d0, d1]);
-        Some(Self { start, total, dst: dst.to_ne_bytes(), dst_port, src_port, ttl, proto })
+        let [_, _, d0, d1] = ports.to_ne_bytes();
+        Some(Self { start, dst: dst.to_ne_bytes(), dst_port: [d0, d1], proto })
     }
 
-    /// The packet in full. `false`: its lengths lie.
+    /// The rest of it. `None`: its lengths lie.
+    ///
+    /// Read again where it is needed, here and below: to keep it at hand takes more than a load.
     #[inline(always)]
-    pub fn read(&self, packet: &mut Packet) -> bool {
+    pub fn whole(&self) -> Option<Whole> {
         let start = self.start;
         // SAFETY: `of` checked the bounds.
-        let (src, seq, ack, rest) = unsafe {
+        let (total, time, src, ports, length, ack, rest) = unsafe {
             (
+                u16_at::<{ L3 + 2 }>(start),
+                u32_at::<{ L3 + 6 }>(start),
                 u32_at::<{ L3 + 12 }>(start),
+                u32_at::<L4>(start),
                 u32_at::<{ L4 + 4 }>(start),
                 u32_at::<{ L4 + 8 }>(start),
                 u32_at::<{ L4 + 12 }>(start),
             )
         };
-        if (self.total as usize) < Ipv4Hdr::LEN + UdpHdr::LEN {
-            return false;
-        }
-        let there = self.total - Ipv4Hdr::LEN as u32;
-        packet.src = addr::mapped(src.to_ne_bytes());
-        packet.dst = addr::mapped(self.dst);
-        packet.src_port = self.src_port;
-        packet.dst_port = self.dst_port;
-        packet.l3 = L3 as u32;
-        packet.l4 = L4 as u32;
-        packet.end = L3 as u32 + self.total;
-        packet.proto = self.proto;
-        packet.ttl = self.ttl;
-        packet.v4 = true;
-        if self.proto == UDP {
-            let len = u32::from(u16::from_be(seq as u16));
-            return len >= UdpHdr::LEN as u32 && len <= there;
+        let [_, _, _, proto] = time.to_ne_bytes();
+        let there = u32::from(u16::from_be(total)).checked_sub(Ipv4Hdr::LEN as u32)?;
+        if there < UdpHdr::LEN as u32 {
+            return None;
         }
         let [offset, flags, ..] = rest.to_ne_bytes();
-        let header = u32::from(offset >> 4) * 4;
-        packet.seq = u32::from_be(seq);
-        packet.ack = u32::from_be(ack);
-        packet.flags = flags;
-        packet.payload = there.wrapping_sub(header);
-        header >= TcpHdr::LEN as u32 && header <= there
+        let (least, header) = if proto == UDP {
+            (UdpHdr::LEN as u32, u32::from(u16::from_be(length as u16)))
+        } else {
+            (TcpHdr::LEN as u32, u32::from(offset >> 4) * 4)
+        };
+        let whole = Whole { start, src: addr::mapped(src.to_ne_bytes()), ports, ack, proto, flags };
+        (header >= least && header <= there).then_some(whole)
+    }
+}
+
+/// What the choice is made by.
+pub struct Whole {
+    start: usize,
+    pub src: Addr,
+    /// As they lie there, as what is acknowledged.
+    ports: u32,
+    ack: u32,
+    proto: u8,
+    flags: u8,
+}
+
+impl Whole {
+    /// A packet in the middle of a TCP connection: the place of its client's handshake, and what it acknowledges.
+    #[inline(always)]
+    pub fn middle(&self, hash: u64) -> Option<(u32, u32)> {
+        if self.proto != TCP || self.flags & (SYN | FIN | RST) != 0 {
+            return None;
+        }
+        let [s0, s1, d0, d1] = self.ports.to_ne_bytes();
+        let place = Handshake::place(hash, [s0, s1], [d0, d1], HANDSHAKE_BITS);
+        Some((place, u32::from_be(self.ack)))
+    }
+
+    /// As it is written down where more has to be asked.
+    #[inline(always)]
+    pub fn packet(&self) -> Packet {
+        let start = self.start;
+        // SAFETY: `Plain::of` checked the bounds.
+        let (total, rest, dst, ports, seq, ack, flags) = unsafe {
+            (
+                u16_at::<{ L3 + 2 }>(start),
+                u32_at::<{ L3 + 6 }>(start),
+                u32_at::<{ L3 + 16 }>(start),
+                u32_at::<L4>(start),
+                u32_at::<{ L4 + 4 }>(start),
+                u32_at::<{ L4 + 8 }>(start),
+                u32_at::<{ L4 + 12 }>(start),
+            )
+        };
+        let [_, _, ttl, proto] = rest.to_ne_bytes();
+        let [s0, s1, d0, d1] = ports.to_ne_bytes();
+        let [offset, flags, ..] = flags.to_ne_bytes();
+        let total = u32::from(u16::from_be(total));
+        let mut packet = Packet {
+            src: self.src,
+            dst: addr::mapped(dst.to_ne_bytes()),
+            src_port: [s0, s1],
+            dst_port: [d0, d1],
+            l3: L3 as u32,
+            l4: L4 as u32,
+            end: L3 as u32 + total,
+            proto,
+            ttl,
+            v4: true,
+            ..Packet::NONE
+        };
+        if proto == TCP {
+            let headers = Ipv4Hdr::LEN as u32 + u32::from(offset >> 4) * 4;
+            packet.seq = u32::from_be(seq);
+            packet.ack = u32::from_be(ack);
+            packet.flags = flags;
+            packet.payload = total.wrapping_sub(headers);
+        }
+        packet
     }
 }

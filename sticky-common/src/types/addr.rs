@@ -45,6 +45,10 @@ pub const fn bytes(addr: &Addr) -> [u8; 16] {
 #[inline(always)]
 #[must_use]
 pub const fn masked(addr: &Addr, prefix: u8) -> Addr {
+    // What is done next with the address need not wait until its prefix has been read: a branch is foreseen.
+    if prefix >= 128 {
+        return *addr;
+    }
     [
         addr[0] & leading(prefix),
         addr[1] & leading(prefix.saturating_sub(32)),
