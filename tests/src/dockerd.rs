@@ -125,13 +125,16 @@ impl Dockerd {
         answer.json()
     }
 
-    /// `kill -9`, of the daemon alone. It stays away until [`Dockerd::come_back`].
+    /// `kill -9`, of the daemon alone, and waits for its end: until it has written what it is writing to disk, its
+    /// connections are open. It stays away until [`Dockerd::come_back`].
     pub fn kill(&self) -> anyhow::Result<()> {
         fs::write(self.away(), "")?;
         // The id is that of the namespace whose first process our own program has started.
         let id = fs::read_to_string(self.dir.join("pid")).context("dockerd's process id")?;
         let namespace = format!("--pid=/proc/{}/ns/pid_for_children", self.process.id());
-        run("nsenter", &[&namespace, "kill", "-KILL", id.trim()]).map(drop)
+        let signal = |signal| run("nsenter", &[&namespace, "kill", signal, id.trim()]);
+        signal("-KILL")?;
+        wait::until_true("dockerd to end", Duration::from_secs(30), || Ok(signal("-0").is_err()))
     }
 
     /// Starts a daemon that was killed, and returns at once.

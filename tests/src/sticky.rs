@@ -51,6 +51,8 @@ impl Sticky {
     pub fn run(&mut self) -> anyhow::Result<()> {
         let mut command = self.command(&["run"]);
         command.args(&self.arguments);
+        // Why a backend was not up is what is asked first of a test that failed.
+        command.env("RUST_LOG", "info,sticky::health=debug");
         let mut process = Process::spawn("sticky", &command)?;
         let node = self.node.clone();
         let ready = wait::until("sticky to be ready", Duration::from_secs(30), || {

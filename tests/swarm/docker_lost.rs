@@ -52,7 +52,8 @@ fn swarm() -> anyhow::Result<()> {
         Ok(tasks.map(|task| (task.id, task.container)).collect())
     };
     let daemon = &swarm.daemon;
-    lose(Scene { name: "Swarm", net, daemon, sticky, truth: &truth, survive: false })
+    let network = "docker_gwbridge";
+    lose(Scene { name: "Swarm", net, daemon, sticky, network, truth: &truth, survive: false })
         .context("Swarm")
 }
 
@@ -88,6 +89,7 @@ fn containers() -> anyhow::Result<()> {
         net: &net,
         daemon: &daemon,
         sticky: &mut sticky,
+        network: "bridge",
         truth: &truth,
         survive: true,
     })

@@ -1,19 +1,21 @@
 //! One death of dockerd, and its return.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use sticky_tests::demo::LINE_PORT;
+use sticky_tests::demo::{HTTP_PORT, LINE_PORT};
 use sticky_tests::dockerd::Dockerd;
 use sticky_tests::http;
 use sticky_tests::lines::LineConnection;
 use sticky_tests::sticky::Sticky;
 use sticky_tests::topology::{Topology, client, vip};
 use sticky_tests::wait;
+use tokio::task::JoinSet;
 
 use super::TASKS;
 use super::watch::{Deaths, Said, Serving, listen};
@@ -25,6 +27,8 @@ const AWAY: Duration = Duration::from_secs(20);
 const RIGHT: Duration = Duration::from_secs(2);
 /// A quiet cluster is read this often, and a little.
 const READ: Duration = Duration::from_secs(15);
+/// For an answer of a new container.
+const PATIENCE: Duration = Duration::from_millis(200);
 /// Connections that are held open.
 const OPEN: usize = 30;
 
@@ -34,6 +38,8 @@ pub struct Scene<'a> {
     pub net: &'a Topology,
     pub daemon: &'a Dockerd,
     pub sticky: &'a mut Sticky,
+    /// The network at whose addresses this host reaches its containers.
+    pub network: &'static str,
     /// What Docker calls in service.
     pub truth: &'a (dyn Fn() -> anyhow::Result<Serving> + Sync),
     /// Whether its containers survive the daemon's return.
@@ -85,13 +91,15 @@ impl Scene<'_> {
 
         let (stop, said) = (AtomicBool::new(false), Mutex::new(Said::default()));
         let (daemon, truth, began) = (self.daemon, self.truth, Instant::now());
+        let (net, network) = (self.net, self.network);
+        let answering = move |new: &Serving| answering(net, daemon, network, new);
         let result = std::thread::scope(|scope| {
             let talking = scope.spawn(|| talk(open, &stop));
             let until_here = Stop(&stop);
             let result = self
                 .outage(&before, round == rounds / 2, round + 1 == rounds, lived)
                 .and_then(|()| {
-                    scope.spawn(|| listen(daemon, truth, &said, &stop));
+                    scope.spawn(|| listen(daemon, truth, &answering, &said, &stop));
                     self.return_of_docker(&before, &said, deaths, lived)
                 });
             drop(until_here);
@@ -115,11 +123,13 @@ impl Scene<'_> {
         fall_ill: bool,
         lived: &mut Lived,
     ) -> anyhow::Result<()> {
-        let (lost, lost_at) = (Instant::now(), SystemTime::now());
+        let killed = Instant::now();
         self.daemon.kill()?;
+        let (lost, lost_at) = (Instant::now(), SystemTime::now());
         wait::until_true("the loss of Docker in the status", Duration::from_secs(2), || {
             Ok(self.sticky.status()?["provider"]["connected"] == false)
-        })?;
+        })
+        .with_context(|| format!("sticky said:\n{}", self.log_of("", killed)))?;
         let stays = "the cluster cannot be read, its last good state stays";
         ensure!(self.sticky.log().iter().any(|line| line.text.contains(stays)), "it is in the log");
         if restart {
@@ -187,7 +197,7 @@ impl Scene<'_> {
         self.daemon.come_back()?;
         let ill = |container: &String| lived.ill.as_ref() == Some(container);
         let (mut samples, mut right_at) = (Vec::new(), None);
-        let (back, began) = loop {
+        let (back, began, unreachable) = loop {
             let sample = self.sample()?.1;
             let now = said.lock().unwrap_or_else(PoisonError::into_inner);
             let well = now.serving.iter().filter(|(_, container)| !ill(container));
@@ -195,6 +205,7 @@ impl Scene<'_> {
             let right = sample.connected
                 && sample.up == well
                 && now.serving.len() == TASKS
+                && now.serving.keys().all(|id| now.began.contains_key(id))
                 && now.serving.values().all(|container| self.daemon.lives(container));
             if right {
                 right_at.get_or_insert(sample.at);
@@ -203,7 +214,7 @@ impl Scene<'_> {
             let tell = format!("up {:?}, Docker says {:?}", sample.up, now.serving);
             samples.push(sample);
             if let Some(back) = back {
-                break (back, now.began.clone());
+                break (back, now.began.clone(), now.unreachable());
             }
             drop(now);
             ensure!(asked.elapsed() < Duration::from_secs(90), "not right: {tell}");
@@ -221,17 +232,15 @@ impl Scene<'_> {
             died.map(|died| late(sample.at, died))
         });
         let stale = stale.max().unwrap_or_default();
-        let fresh =
-            began.iter().filter(|(_, (_, container))| !ill(container)).map(|(id, (since, _))| {
-                samples
-                    .iter()
-                    .find(|sample| sample.up.contains(id))
-                    .map_or(Duration::ZERO, |sample| late(sample.at, *since))
-            });
-        let fresh = fresh.max().unwrap_or_default();
+        let fresh = began.iter().filter(|(_, (_, container))| !ill(container));
+        let fresh = fresh.filter_map(|(id, (since, _))| {
+            let up = samples.iter().find(|sample| sample.up.contains(id))?;
+            Some((late(up.at, *since), id))
+        });
+        let (fresh, last) = fresh.max().map_or((Duration::ZERO, ""), |(late, id)| (late, id));
         let dead = deaths.since(asked);
         let course = format!(
-            "{}: API back after {:?}, read {:?} later; {} tasks ended from {:?} on; dead ones up for {stale:?}, new ones not yet for {fresh:?}, all well after {:?}",
+            "{}: API back after {:?}, read {:?} later; {} tasks ended from {:?} on; dead ones up for {stale:?}, new ones not yet for {fresh:?}, nor reached for up to {unreachable:?}, all well after {:?}",
             self.name,
             back - asked,
             late(connected, back),
@@ -242,8 +251,8 @@ impl Scene<'_> {
         println!("{course}");
         ensure!(
             late(connected, back) < RIGHT && stale < RIGHT && fresh < RIGHT,
-            "the state was wrong for longer than {RIGHT:?}: {course}; sticky said:\n{}",
-            self.changes(asked)
+            "the state was wrong for longer than {RIGHT:?}: {course}; sticky said of the last one:\n{}",
+            self.log_of(last, asked)
         );
         if self.survive {
             ensure!(dead.is_empty(), "--live-restore does not work here");
@@ -257,10 +266,11 @@ impl Scene<'_> {
         Ok(right_at.unwrap_or_else(Instant::now))
     }
 
-    /// What sticky said since then, but of requests.
-    fn changes(&self, since: Instant) -> String {
+    /// What sticky said since then of a backend, of all without an id; but nothing of requests.
+    fn log_of(&self, id: &str, since: Instant) -> String {
         let log = self.sticky.log().into_iter();
-        let lines = log.filter(|line| line.at > since && !line.text.contains(" client="));
+        let of_it = |text: &str| text.contains(id) && !text.contains(" client=");
+        let lines = log.filter(|line| line.at > since && of_it(&line.text));
         lines.map(|line| format!("{:?} {}\n", line.at - since, line.text)).collect()
     }
 
@@ -276,4 +286,30 @@ impl Scene<'_> {
         };
         Ok((status, sample))
     }
+}
+
+/// Which of these containers answer at their addresses, as themselves.
+fn answering(
+    net: &Topology,
+    daemon: &Dockerd,
+    network: &str,
+    new: &Serving,
+) -> anyhow::Result<Vec<String>> {
+    let known = daemon.api(&format!("/networks/{network}"))?;
+    let addresses = new.values().filter_map(|container| {
+        let address = known["Containers"][container]["IPv4Address"].as_str()?;
+        let address: IpAddr = address.split('/').next()?.parse().ok()?;
+        Some((container.clone(), SocketAddr::new(address, HTTP_PORT)))
+    });
+    let addresses: Vec<_> = addresses.collect();
+    net.node.block_on(|| async {
+        let ask = |(container, to): (String, SocketAddr)| async move {
+            let answer = http::get(None, to, "demo.local", "/ping", &[]);
+            let answer = tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()?;
+            let itself = container.starts_with(answer.json().ok()?["instance"].as_str()?);
+            itself.then_some(container)
+        };
+        let all: JoinSet<_> = addresses.into_iter().map(ask).collect();
+        all.join_all().await.into_iter().flatten().collect()
+    })
 }

@@ -56,32 +56,58 @@ impl Deaths {
 pub struct Said {
     /// When it answered for the first time.
     pub back: Option<Instant>,
-    /// When it first called each backend in service, and its container.
+    /// When it first called each backend in service.
+    pub called: BTreeMap<String, Instant>,
+    /// When each of them first answered here too, and its container. Docker calls a task running before it can be
+    /// reached, now and then by seconds: nobody can know it as up before.
     pub began: BTreeMap<String, (Instant, String)>,
     /// What it called so last.
     pub serving: Serving,
 }
 
-/// Asks again and again until `stop`.
+impl Said {
+    /// Takes in what is in service now; which of that has not answered yet.
+    fn hear(&mut self, serving: Serving) -> Serving {
+        let now = Instant::now();
+        for id in serving.keys() {
+            self.called.entry(id.clone()).or_insert(now);
+        }
+        self.serving = serving;
+        let new = self.serving.iter().filter(|(id, _)| !self.began.contains_key(*id));
+        new.map(|(id, container)| (id.clone(), container.clone())).collect()
+    }
+
+    /// How long after Docker called it running one of them answered, at the longest.
+    pub fn unreachable(&self) -> Duration {
+        let late = |(id, (began, _)): (&String, &(Instant, String))| {
+            self.called.get(id).map(|called| *began - *called)
+        };
+        self.began.iter().filter_map(late).max().unwrap_or_default()
+    }
+}
+
+/// Asks again and again until `stop`. `answering`: those of some containers that answer at their addresses.
 pub fn listen(
     daemon: &Dockerd,
     truth: &(dyn Fn() -> anyhow::Result<Serving> + Sync),
+    answering: &(dyn Fn(&Serving) -> anyhow::Result<Vec<String>> + Sync),
     said: &Mutex<Said>,
     stop: &AtomicBool,
 ) {
+    let lock = || said.lock().unwrap_or_else(PoisonError::into_inner);
     while !stop.load(Ordering::Relaxed) {
         // While it is away, and while it has only begun, there is no answer.
         if daemon.api("/version").is_ok() {
-            let now = Instant::now();
-            let serving = truth();
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            said.back.get_or_insert(now);
-            if let Ok(serving) = serving {
+            lock().back.get_or_insert_with(Instant::now);
+            if let Ok(serving) = truth() {
+                let new = lock().hear(serving);
+                let answering = if new.is_empty() { Ok(Vec::new()) } else { answering(&new) };
                 let now = Instant::now();
-                for (id, container) in &serving {
-                    said.began.entry(id.clone()).or_insert_with(|| (now, container.clone()));
+                for (id, container) in new {
+                    if answering.as_ref().is_ok_and(|answering| answering.contains(&container)) {
+                        lock().began.insert(id, (now, container));
+                    }
                 }
-                said.serving = serving;
             }
         }
         std::thread::sleep(Duration::from_millis(50));
