@@ -78,10 +78,11 @@ struct Idle(Connection, Instant);
 /// What drives it is the call itself: there is no other task to be woken for each step.
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>,
-    /// The engine closed it after its answer.
-    closed: bool,
+    /// `None`: the engine closed it.
+    driver: Option<Driver>,
 }
+
+type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -203,7 +204,7 @@ impl Docker {
         let stream = self.address.connect().await.map_err(unreachable)?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(call, &error))?;
-        let mut connection = Connection { sender, driver, closed: false };
+        let mut connection = Connection { sender, driver: Some(driver) };
         let answer = connection.exchange(request).await.map_err(|error| broken(call, &error))?;
         self.keep(connection).await;
         Ok(answer)
@@ -211,11 +212,11 @@ impl Docker {
 
     /// Keeps a connection for the next call.
     async fn keep(&self, mut connection: Connection) {
-        let Connection { sender, driver, closed } = &mut connection;
+        let Connection { sender, driver } = &mut connection;
+        let Some(driver) = driver else { return };
         let ready = tokio::select! {
-            ready = sender.ready(), if !*closed => ready.is_ok(),
-            _ = driver, if !*closed => false,
-            else => false,
+            ready = sender.ready() => ready.is_ok(),
+            _ = driver => false,
         };
         if ready {
             *self.idle() = Some(Idle(connection, Instant::now()));
@@ -257,17 +258,24 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), hyper::Error> {
-        let Self { sender, driver, closed } = self;
+        let Self { sender, driver } = self;
         let answer = async {
             sender.ready().await?;
             let (head, body) = sender.send_request(request).await?.into_parts();
             Ok((head.status, body.collect().await?.to_bytes()))
         };
         tokio::pin!(answer);
+        let end = async {
+            match driver.as_mut() {
+                Some(driver) => driver.await,
+                None => Ok(()),
+            }
+        };
         tokio::select! {
             answer = &mut answer => answer,
-            ended = driver => {
-                *closed = true;
+            ended = end => {
+                // What has come by now is the answer. A request that it had not taken yet would wait in it for ever.
+                *driver = None;
                 ended?;
                 answer.await
             }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
@@ -20,6 +21,8 @@ enum After {
     /// As it said.
     Closes,
     Vanishes,
+    /// A little later.
+    Leaves,
 }
 
 /// An engine, and how many connections it has had.
@@ -38,6 +41,9 @@ fn engine(socket: &Path, after: After) -> Arc<AtomicUsize> {
                 let answer =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{said}\r\n{body}");
                 stream.write_all(answer.as_bytes()).await.unwrap();
+                if after == After::Leaves {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
                 if after != After::Keeps {
                     break;
                 }
@@ -62,5 +68,22 @@ async fn calls_share_a_connection_as_long_as_there_is_one() {
         // What may be done only once is not asked where nobody may listen any more.
         docker.send(Method::POST, "/services/create", &[], Bytes::new()).await.unwrap();
         assert_eq!(connections.load(Ordering::Relaxed), expected, "{after:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ended_meanwhile_delays_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("docker.sock");
+    let _connections = engine(&socket, After::Leaves);
+    let url = format!("unix://{}", socket.display());
+    let address = Address::parse(url, false, directory.path()).unwrap();
+    let docker = Docker::reach(address).await.unwrap();
+    for _ in 0..200 {
+        // It has ended before it is looked at, and which of the two ends is looked at first is chance.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let asked = Instant::now();
+        docker.get::<Value>("/info", &[]).await.unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
 }
