@@ -25,8 +25,6 @@ use watch::{Deaths, Serving};
 const ROUNDS: usize = 10;
 /// Backends of the service.
 const TASKS: usize = 5;
-/// So long after all tasks are back the first of them may still be crowded.
-const CROWDED: Duration = Duration::from_secs(2);
 /// What is seen on one side of a network is seen on the other a little later.
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -156,9 +154,9 @@ fn wrong(seen: &Seen, lived: &Lived, deaths: &Deaths) -> Vec<String> {
             || !failure.kind.layer4() && within(&lived.without_sticky, began, ended))
     });
     let moves = seen.moves.iter().filter(|(_, moved)| {
-        // While tasks come back one by one, the first of them may have more than it takes, and for a moment after.
+        // While tasks come back one by one, the first of them may have more than it takes.
         !dead(&moved.from, moved.at)
-            && !within(&lived.without_tasks, moved.at - CROWDED, moved.at)
+            && !within(&lived.without_tasks, moved.at, moved.at)
             && lived.ill.as_deref().is_none_or(|ill| !ill.starts_with(&moved.from))
     });
     let breaks = lived.breaks.iter().filter(|Break { instance, at, .. }| !dead(instance, *at));
