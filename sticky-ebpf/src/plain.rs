@@ -60,18 +60,8 @@ impl Plain {
     #[inline(always)]
     pub fn whole(&self) -> Option<Whole> {
         let start = self.start;
-        // SAFETY: `of` checked the bounds.
-        let (total, time, src, ports, length, ack, rest) = unsafe {
-            (
-                u16_at::<{ L3 + 2 }>(start),
-                u32_at::<{ L3 + 6 }>(start),
-                u32_at::<{ L3 + 12 }>(start),
-                u32_at::<L4>(start),
-                u32_at::<{ L4 + 4 }>(start),
-                u32_at::<{ L4 + 8 }>(start),
-                u32_at::<{ L4 + 12 }>(start),
-            )
-        };
+        // SAFETY: `of` made this.
+        let Words { total, time, src, ports, seq, ack, rest, .. } = unsafe { Words::at(start) };
         let [_, _, _, proto] = time.to_ne_bytes();
         let there = u32::from(u16::from_be(total)).checked_sub(Ipv4Hdr::LEN as u32)?;
         if there < UdpHdr::LEN as u32 {
@@ -79,12 +69,47 @@ impl Plain {
         }
         let [offset, flags, ..] = rest.to_ne_bytes();
         let (least, header) = if proto == UDP {
-            (UdpHdr::LEN as u32, u32::from(u16::from_be(length as u16)))
+            (UdpHdr::LEN as u32, u32::from(u16::from_be(seq as u16)))
         } else {
             (TcpHdr::LEN as u32, u32::from(offset >> 4) * 4)
         };
         let whole = Whole { start, src: addr::mapped(src.to_ne_bytes()), ports, ack, proto, flags };
         (header >= least && header <= there).then_some(whole)
+    }
+}
+
+/// The words of a packet that [`Plain::of`] has let through, as they lie there; what nobody asks for is not read.
+struct Words {
+    total: u16,
+    /// Time to live, and the protocol.
+    time: u32,
+    src: u32,
+    dst: u32,
+    ports: u32,
+    /// Of a datagram its length.
+    seq: u32,
+    ack: u32,
+    rest: u32,
+}
+
+impl Words {
+    /// # Safety
+    /// [`Plain::of`] checked the bounds.
+    #[inline(always)]
+    unsafe fn at(start: usize) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            Self {
+                total: u16_at::<{ L3 + 2 }>(start),
+                time: u32_at::<{ L3 + 6 }>(start),
+                src: u32_at::<{ L3 + 12 }>(start),
+                dst: u32_at::<{ L3 + 16 }>(start),
+                ports: u32_at::<L4>(start),
+                seq: u32_at::<{ L4 + 4 }>(start),
+                ack: u32_at::<{ L4 + 8 }>(start),
+                rest: u32_at::<{ L4 + 12 }>(start),
+            }
+        }
     }
 }
 
@@ -115,21 +140,11 @@ impl Whole {
     #[inline(always)]
     pub fn packet(&self) -> Packet {
         let start = self.start;
-        // SAFETY: `Plain::of` checked the bounds.
-        let (total, rest, dst, ports, seq, ack, flags) = unsafe {
-            (
-                u16_at::<{ L3 + 2 }>(start),
-                u32_at::<{ L3 + 6 }>(start),
-                u32_at::<{ L3 + 16 }>(start),
-                u32_at::<L4>(start),
-                u32_at::<{ L4 + 4 }>(start),
-                u32_at::<{ L4 + 8 }>(start),
-                u32_at::<{ L4 + 12 }>(start),
-            )
-        };
-        let [_, _, ttl, proto] = rest.to_ne_bytes();
+        // SAFETY: it comes from `Plain::of`.
+        let Words { total, time, dst, ports, seq, ack, rest, .. } = unsafe { Words::at(start) };
+        let [_, _, ttl, proto] = time.to_ne_bytes();
         let [s0, s1, d0, d1] = ports.to_ne_bytes();
-        let [offset, flags, ..] = flags.to_ne_bytes();
+        let [offset, flags, ..] = rest.to_ne_bytes();
         let total = u32::from(u16::from_be(total));
         let mut packet = Packet {
             src: self.src,
