@@ -101,8 +101,8 @@ pub fn listen(
             lock().back.get_or_insert_with(Instant::now);
             if let Ok(serving) = truth() {
                 let new = lock().hear(serving);
-                let answering = if new.is_empty() { Ok(Vec::new()) } else { answering(&new) };
                 let now = Instant::now();
+                let answering = if new.is_empty() { Ok(Vec::new()) } else { answering(&new) };
                 for (id, container) in new {
                     if answering.as_ref().is_ok_and(|answering| answering.contains(&container)) {
                         lock().began.insert(id, (now, container));
