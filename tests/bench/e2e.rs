@@ -19,7 +19,7 @@ use sticky_tests::wait;
 use self::client::{Asked, PARALLEL, Took, Way};
 use self::machine::{Cpu, pin};
 use self::stage::{Kind, Stage};
-use crate::report::{Report, Row, Samples, Table, quantile};
+use crate::report::{Report, Row, Table, quantile};
 
 /// Of what plain routing can do, for latencies: less than what the slowest can.
 const PART: f64 = 0.4;
@@ -221,7 +221,7 @@ fn tables(stages: &[Stage], samples: &[Vec<Figures>]) -> Vec<Table> {
     let table = |(at, (name, title, unit)): (usize, &(&str, &str, &'static str))| {
         let row = |(stage, samples): (&Stage, &Vec<Figures>)| {
             let all = samples.iter().filter_map(|figures| figures.get(at).copied()).collect();
-            Row { name: stage.kind.name().to_owned(), samples: Samples::new(all) }
+            Row::new(stage.kind.name(), all)
         };
         let rows = stages.iter().zip(samples).map(row).collect();
         let (name, title) = ((*name).to_owned(), (*title).to_owned());

@@ -51,7 +51,7 @@ struct Targets {
 
 /// Measures all cases in turns.
 pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
-    let rounds = if quick { (2, 20_000) } else { (15, 300_000) };
+    let rounds = if quick { (2, 20_000) } else { (45, 100_000) };
     let topology = Topology::new()?;
     let (_backends, addrs) = topology.backends(10)?;
     let mut rig = Rig::start(&topology.node, &["eth0"], XdpMode::Native)?;
@@ -91,36 +91,45 @@ pub fn run(programs: &Path, quick: bool) -> anyhow::Result<Report> {
         title: "what the verifier walked".to_owned(),
         unit: "instructions",
         base: None,
-        rows: walked.into_iter().map(|(name, count)| row(name, vec![f64::from(count)])).collect(),
+        rows: walked
+            .into_iter()
+            .map(|(name, count)| Row::new(name, vec![f64::from(count)]))
+            .collect(),
     };
     let (rounds, runs) = rounds;
     let notes = vec![format!("{rounds} rounds of {runs} packets a case, 10 backends a service")];
     Ok(Report { name: "l4", notes, tables: vec![costs, many, walked] })
 }
 
-/// Rows of cases, measured one after the other in each of so many rounds, so many packets each.
+/// Rows of cases, measured one after the other in each of so many rounds, so many packets each. The first of them is measured
+/// again beside each: shared machines change their speed within a round.
 fn in_turns(
     wrapper: &mut Wrapper,
     cases: &[Case<'_>],
     (rounds, runs): (usize, u32),
 ) -> anyhow::Result<Vec<Row>> {
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); cases.len()];
-    for round in 0..=rounds {
-        for (case, times) in cases.iter().zip(&mut times) {
-            let time = wrapper
-                .measure(case.target, &case.frame, case.vary, case.verdict, runs)
-                .with_context(|| format!("case {}", case.name))?;
-            // The first round warms caches and makes the records.
-            if round > 0 {
-                times.push(time);
-            }
+    let mut measure = |case: &Case<'_>, runs| {
+        wrapper
+            .measure(case.target, &case.frame, case.vary, case.verdict, runs)
+            .with_context(|| format!("case {}", case.name))
+    };
+    let base = cases.first().context("nothing to measure")?;
+    let mut times: Vec<[Vec<f64>; 2]> = vec![Default::default(); cases.len()];
+    for case in cases {
+        // Warms caches, and makes the records of all clients.
+        measure(case, 10 * runs)?;
+    }
+    for _ in 0..rounds {
+        for (case, [own, beside]) in cases.iter().zip(&mut times) {
+            own.push(measure(case, runs)?);
+            beside.push(measure(base, runs)?);
         }
     }
-    Ok(cases.iter().zip(times).map(|(case, times)| row(&case.name, times)).collect())
-}
-
-fn row(name: &str, samples: Vec<f64>) -> Row {
-    Row { name: name.to_owned(), samples: Samples::new(samples) }
+    let row = |(case, [own, beside]): (&Case<'_>, [Vec<f64>; 2])| {
+        let beside = Some(Samples::new(beside));
+        Row { beside, ..Row::new(case.name.as_str(), own) }
+    };
+    Ok(cases.iter().zip(times).map(row).collect())
 }
 
 fn fd(runner: &mut Runner) -> anyhow::Result<ProgramFd> {

@@ -37,13 +37,21 @@ pub struct Row {
     pub name: String,
     /// One for each round; the rounds of a table's rows are the same ones.
     pub samples: Samples,
+    /// The base as it was measured beside this one, where once a round is too seldom.
+    pub beside: Option<Samples>,
+}
+
+impl Row {
+    pub fn new(name: impl Into<String>, samples: Vec<f64>) -> Self {
+        Self { name: name.into(), samples: Samples::new(samples), beside: None }
+    }
 }
 
 impl Table {
     /// The ratio of a row to the base: the median of the rounds' ratios, since what slows one down slows both.
     fn ratio(&self, row: &Row) -> Option<f64> {
         let base = self.rows.get(self.base?)?;
-        Some(row.samples.ratio(&base.samples))
+        Some(row.samples.ratio(row.beside.as_ref().unwrap_or(&base.samples)))
     }
 
     fn print(&self) {
@@ -64,6 +72,7 @@ impl Table {
             json!({
                 "case": row.name, "median": median, "low": low, "high": high,
                 "ratio": self.ratio(row), "rounds": all,
+                "base_beside": row.beside.as_ref().map(|base| &base.all),
             })
         };
         let rows: Vec<Value> = self.rows.iter().map(row).collect();

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::report::{Report, Row, Samples, Table};
+use crate::report::{Report, Row, Table};
 use node::{Node, Size};
 
 /// How thorough a run is.
@@ -61,7 +61,7 @@ pub fn run(binary: &Path, quick: bool) -> anyhow::Result<Report> {
         println!("{}, checked every 2 s", SIZES[2]);
         let mut node = Node::start(binary, SIZES[2], "2s")?;
         sleep(SETTLED);
-        found.idle.push(row(
+        found.idle.push(Row::new(
             format!("{}, checked every 2 s", SIZES[2]),
             vec![idle(&mut node, rounds.idle)?],
         ));
@@ -117,11 +117,11 @@ pub fn train(binary: &Path) -> anyhow::Result<()> {
 fn measure(binary: &Path, size: Size, rounds: &Rounds, found: &mut Found) -> anyhow::Result<()> {
     let mut node = Node::start(binary, size, "1h")?;
     let used = node.usage()?;
-    found.start.push(row(size.to_string(), vec![node.took.as_secs_f64()]));
-    found.start_cpu.push(row(size.to_string(), vec![used.cpu.as_secs_f64()]));
+    found.start.push(Row::new(size.to_string(), vec![node.took.as_secs_f64()]));
+    found.start_cpu.push(Row::new(size.to_string(), vec![used.cpu.as_secs_f64()]));
     sleep(SETTLED);
-    found.idle.push(row(size.to_string(), vec![idle(&mut node, rounds.idle)?]));
-    found.memory.push(row(size.to_string(), vec![node.usage()?.memory as f64 / 1e6]));
+    found.idle.push(Row::new(size.to_string(), vec![idle(&mut node, rounds.idle)?]));
+    found.memory.push(Row::new(size.to_string(), vec![node.usage()?.memory as f64 / 1e6]));
 
     node.unsettle();
     sleep(SETTLED);
@@ -130,7 +130,7 @@ fn measure(binary: &Path, size: Size, rounds: &Rounds, found: &mut Found) -> any
     let changes = PAUSE * rounds.changes;
     sleep(changes);
     let without = node.usage()?.cpu - without;
-    found.unsettled.push(row(size.to_string(), vec![percent(without, changes)]));
+    found.unsettled.push(Row::new(size.to_string(), vec![percent(without, changes)]));
 
     let before = node.usage()?.cpu;
     let mut delays = Vec::new();
@@ -142,9 +142,9 @@ fn measure(binary: &Path, size: Size, rounds: &Rounds, found: &mut Found) -> any
     let with = node.usage()?.cpu - before;
     let each = |used: f64| vec![used * 1e3 / f64::from(rounds.changes)];
     let (with, without) = (with.as_secs_f64(), without.as_secs_f64());
-    found.change.push(row(size.to_string(), each(with - without)));
-    found.around.push(row(size.to_string(), each(with)));
-    found.delay.push(row(size.to_string(), delays));
+    found.change.push(Row::new(size.to_string(), each(with - without)));
+    found.around.push(Row::new(size.to_string(), each(with)));
+    found.delay.push(Row::new(size.to_string(), delays));
     Ok(())
 }
 
@@ -157,8 +157,4 @@ fn idle(node: &mut Node, window: Duration) -> anyhow::Result<f64> {
 
 fn percent(used: Duration, of: Duration) -> f64 {
     used.as_secs_f64() / of.as_secs_f64() * 100.0
-}
-
-fn row(name: String, samples: Vec<f64>) -> Row {
-    Row { name, samples: Samples::new(samples) }
 }

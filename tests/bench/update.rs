@@ -10,7 +10,7 @@ mod traffic;
 
 use std::path::Path;
 
-use crate::report::{Report, Row, Samples, Table};
+use crate::report::{Report, Row, Table};
 
 /// Measures both.
 pub fn run(binary: &Path, quick: bool) -> anyhow::Result<Report> {
@@ -32,8 +32,6 @@ fn table(
     base: Option<usize>,
     rows: Vec<(&str, Vec<f64>)>,
 ) -> Table {
-    let row =
-        |(name, all): (&str, Vec<f64>)| Row { name: name.to_owned(), samples: Samples::new(all) };
-    let rows = rows.into_iter().map(row).collect();
+    let rows = rows.into_iter().map(|(name, all)| Row::new(name, all)).collect();
     Table { name: name.to_owned(), title: title.to_owned(), unit, base, rows }
 }

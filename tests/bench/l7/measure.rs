@@ -13,7 +13,7 @@ use super::{
     Cpus, Effort, FEW, LARGEST, LOADS, Load, PART, PLAIN, TOGETHER, backend, load, pin, services,
     usage,
 };
-use crate::report::{Row, Samples, Table, quantile};
+use crate::report::{Row, Table, quantile};
 
 /// What the measurements share.
 pub struct Lab<'a> {
@@ -250,7 +250,7 @@ impl Lab<'_> {
             .iter()
             .zip(samples)
             .filter(|(_, all)| !all.is_empty())
-            .map(|(kind, all)| Row { name: kind.name().to_owned(), samples: Samples::new(all) })
+            .map(|(kind, all)| Row::new(kind.name(), all))
             .collect();
         let peers = || rows.iter().enumerate().filter(|(_, row)| as_they_come(row));
         let best = peers().map(|(_, row)| row.samples.median).reduce(better);

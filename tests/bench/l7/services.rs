@@ -10,7 +10,7 @@ use super::client::Client;
 use super::measure::Lab;
 use super::peers::{Kind, Mode, PROXY, Proxy, config};
 use super::{PLAIN, load, usage};
-use crate::report::{Row, Samples, Table};
+use crate::report::{Row, Table};
 
 /// Services with a host each.
 pub const MANY: [usize; 3] = [10, 1_000, 10_000];
@@ -48,10 +48,7 @@ pub async fn measure(
         ),
     ];
     let table = |((name, title), found): ((&str, &str), Vec<Vec<f64>>)| {
-        let row = |(count, all): (&usize, Vec<f64>)| Row {
-            name: format!("{count} services"),
-            samples: Samples::new(all),
-        };
+        let row = |(count, all): (&usize, Vec<f64>)| Row::new(format!("{count} services"), all);
         let rows = many.iter().zip(found).map(row).collect();
         Table { name: name.to_owned(), title: title.to_owned(), unit: "µs", base: Some(0), rows }
     };
