@@ -1,9 +1,7 @@
 //! The maps, as the decision asks them for one packet.
 
-use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
-use aya_ebpf::macros::btf_map;
 use sticky_common::decide::World;
 use sticky_common::types::{Backend, BackendId, tick};
 
@@ -49,31 +47,26 @@ pub fn backend_of(id: u32) -> Option<&'static Backend> {
     }
 }
 
-/// What the coarse clock said when the kernel's tick counter was last seen to move.
-#[repr(C)]
-struct Clock {
-    jiffies: u64,
-    tick: u32,
-    zero: u32,
-}
-
-#[btf_map]
-static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
+/// The current tick, and above it the low half of the kernel's tick counter when it was read, made odd: 0 is none. One word,
+/// which every CPU may read and write as it likes.
+#[unsafe(no_mangle)]
+static mut CLOCK: u64 = 0;
 
 /// The current tick.
 ///
-/// The coarse clock moves only when the kernel's tick counter does. Reading that is a load, where the clock takes calls.
+/// The coarse clock moves only when the kernel's tick counter does, and need not be looked at each time. Reading that is a load, where the clock takes calls.
 #[inline(always)]
 pub fn now() -> u32 {
-    let Some(clock) = CLOCK.get_ptr_mut(0) else { return 0 };
-    // SAFETY: the slot is this CPU's own; the helpers take nothing and return a number.
+    let clock = &raw mut CLOCK;
+    // SAFETY: a word of the program's own data, read and written whole; the helpers take nothing and return a number.
     unsafe {
-        let jiffies = bpf_jiffies64();
-        if (*clock).jiffies != jiffies {
-            (*clock).tick = tick::from_nanos(bpf_ktime_get_coarse_ns());
-            (*clock).jiffies = jiffies;
+        let (jiffies, known) = (bpf_jiffies64() as u32 | 1, clock.read_volatile());
+        if (known >> 32) as u32 == jiffies {
+            return known as u32;
         }
-        (*clock).tick
+        let tick = tick::from_nanos(bpf_ktime_get_coarse_ns());
+        clock.write_volatile(u64::from(jiffies) << 32 | u64::from(tick));
+        tick
     }
 }
 
