@@ -21,6 +21,11 @@ impl Patience {
         Self { limit, alarm: None, due: None }
     }
 
+    /// The wait begins `now`, for who has looked at the clock already.
+    pub(super) fn begins(&mut self, now: Instant) {
+        self.due = Some(now + self.limit);
+    }
+
     /// Something came.
     pub(super) const fn moved(&mut self) {
         self.due = None;

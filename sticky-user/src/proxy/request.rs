@@ -7,13 +7,14 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use nix::time::{ClockId, clock_gettime};
 
 use self::attempt::{Failure, Outgoing};
 use super::body::ResponseBody;
@@ -232,6 +233,8 @@ fn find(
     }
 }
 
+/// Whole seconds need no better clock than the one that the kernel sets with each tick.
 fn unix_time() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    let now = clock_gettime(ClockId::CLOCK_REALTIME_COARSE);
+    now.map_or(0, |now| u64::try_from(now.tv_sec()).unwrap_or(0))
 }

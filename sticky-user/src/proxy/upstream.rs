@@ -153,12 +153,13 @@ impl Pool {
 }
 
 impl Lease {
-    /// Sends a request, from which the time for its answer begins.
+    /// Sends a request `now`, from when the time for its answer counts.
     pub(super) fn send(
         &mut self,
         request: Request<RequestBody>,
+        now: Instant,
     ) -> impl Future<Output = Sent> + use<> {
-        self.link.patience.moved();
+        self.link.patience.begins(now.into());
         self.link.sender.try_send_request(request)
     }
 

@@ -31,9 +31,9 @@ pub(super) struct Io {
     phase: Arc<Phase>,
     header: Duration,
     idle: Duration,
-    /// Since when it is idle, or a head has begun.
-    since: Instant,
-    /// Looks now and then rather than being set for each request.
+    /// Since when it is idle, or a head has begun; `None`: nobody has looked since it is or has.
+    since: Option<Instant>,
+    /// Looks now and then rather than being set for each request, at every [`QUIET`] at least while there is HTTP.
     alarm: Pin<Box<Sleep>>,
     /// Nothing is kept for it but the socket.
     waits: bool,
@@ -56,7 +56,7 @@ impl Io {
             phase,
             header: timeouts.header,
             idle: timeouts.idle,
-            since: Instant::now(),
+            since: Some(Instant::now()),
             // A new connection owes its first request as soon as one that has begun.
             alarm: Box::pin(tokio::time::sleep(timeouts.header)),
             waits: true,
@@ -88,18 +88,19 @@ impl Io {
             Phase::BUSY => return Poll::Pending,
             Phase::DONE => {
                 self.phase.set(Phase::IDLE);
-                self.since = Instant::now();
+                self.since = None;
             }
             _ => {}
         }
         let idle = self.phase.get() == Phase::IDLE;
         let limit = if idle { self.idle } else { self.header };
         while self.alarm.as_mut().poll(cx).is_ready() {
-            let (now, due) = (Instant::now(), self.since + limit);
+            let now = Instant::now();
+            let since = *self.since.get_or_insert(now);
+            let (due, quiet) = (since + limit, since + QUIET);
             if due <= now {
                 return Poll::Ready(());
             }
-            let quiet = self.since + QUIET;
             let look = if self.waits {
                 due
             } else if idle && now < quiet {
@@ -137,7 +138,7 @@ impl AsyncRead for Io {
         }
         if this.phase.is_idle() && buf.filled().len() > before {
             this.phase.set(Phase::HEAD);
-            this.since = Instant::now();
+            this.since = None;
         }
         read
     }

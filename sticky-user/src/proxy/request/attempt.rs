@@ -93,7 +93,9 @@ impl Outgoing {
         self.fit(&mut parts, &choice.service);
         lease.body = self.upload.clone();
         let (reused, backend) = (lease.reused, choice.backend());
-        let mut sent = pin!(lease.send(Request::from_parts(parts, body)));
+        // To open one took its time.
+        let now = if reused { now } else { Instant::now() };
+        let mut sent = pin!(lease.send(Request::from_parts(parts, body), now));
         let mut pieces = 0;
         let result = poll_fn(|cx| {
             loop {
