@@ -10,7 +10,7 @@ use http::header::{FORWARDED, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-use super::headers::{X_REQUEST_ID, owned};
+use super::headers::{X_REQUEST_ID, owned, set};
 use super::host;
 use super::recall::Recall;
 
@@ -95,7 +95,10 @@ impl Peer {
 
     /// The request id that a trusted peer gave.
     pub(super) fn request_id(&self, headers: &HeaderMap) -> Option<HeaderValue> {
-        let id = headers.get(&X_REQUEST_ID).filter(|_| self.trusted)?;
+        if !self.trusted {
+            return None;
+        }
+        let id = headers.get(&X_REQUEST_ID)?;
         (!id.is_empty() && id.len() <= 128).then(|| id.clone())
     }
 
@@ -124,18 +127,18 @@ impl Peer {
         for name in false_ones {
             headers.remove(name);
         }
-        headers.insert(&X_REQUEST_ID, id.clone());
-        headers.insert(HOST, known.host.clone());
+        set(headers, &X_REQUEST_ID, id.clone());
+        set(headers, &HOST, known.host.clone());
         if self.trusted {
             self.tell_on(headers, known, client);
             return;
         }
-        headers.insert(&X_REAL_IP, self.ip.clone());
-        headers.insert(&X_FORWARDED_FOR, self.ip.clone());
-        headers.insert(&X_FORWARDED_PROTO, self.proto());
-        headers.insert(&X_FORWARDED_HOST, known.host.clone());
-        headers.insert(&X_FORWARDED_PORT, known.port.clone());
-        headers.insert(FORWARDED, known.forwarded.clone());
+        set(headers, &X_REAL_IP, self.ip.clone());
+        set(headers, &X_FORWARDED_FOR, self.ip.clone());
+        set(headers, &X_FORWARDED_PROTO, self.proto());
+        set(headers, &X_FORWARDED_HOST, known.host.clone());
+        set(headers, &X_FORWARDED_PORT, known.port.clone());
+        set(headers, &FORWARDED, known.forwarded.clone());
     }
 
     /// Behind a trusted proxy: its word stays, ours is added.
@@ -143,7 +146,7 @@ impl Peer {
         append(headers, &X_FORWARDED_FOR, &self.ip);
         append(headers, &FORWARDED, &known.forwarded);
         let ip = if client == self.addr { self.ip.clone() } else { text(&client.to_string()) };
-        headers.insert(&X_REAL_IP, ip);
+        set(headers, &X_REAL_IP, ip);
         headers.entry(&X_FORWARDED_PROTO).or_insert_with(|| self.proto());
         headers.entry(&X_FORWARDED_HOST).or_insert_with(|| known.host.clone());
         headers.entry(&X_FORWARDED_PORT).or_insert_with(|| known.port.clone());

@@ -16,6 +16,19 @@ pub(super) static X_UPSTREAM_RESPONSE_TIME: HeaderName =
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
+/// Sets a header. Neither this nor [`get`] is to be compiled into its callers: a dozen copies of what a map does would take each
+/// other, and the rest of a request, out of a processor's first cache.
+#[inline(never)]
+pub(super) fn set(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    headers.insert(name, value);
+}
+
+/// The first value of a header.
+#[inline(never)]
+pub(super) fn get<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    headers.get(name)
+}
+
 /// A value to keep: as it came, it keeps the buffer that the whole request was read into.
 pub(super) fn owned(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
@@ -23,7 +36,7 @@ pub(super) fn owned(value: &HeaderValue) -> HeaderValue {
 
 /// The protocol a request wants to change to, or a response changes to. HTTP/2 is none: requests in it would pass by us.
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get(UPGRADE)?;
+    let value = get(headers, &UPGRADE)?;
     let mut protocols = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     if protocols.any(|protocol| protocol.eq_ignore_ascii_case(b"h2c")) {
         return None;
@@ -31,9 +44,10 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     listed(headers).any(|name| name.eq_ignore_ascii_case(b"upgrade")).then(|| value.clone())
 }
 
-/// Takes the hop-by-hop headers off; those of an upgrade are put back.
+/// Takes the hop-by-hop headers off; those of an upgrade are put back. Of requests and responses alike, see [`set`].
+#[inline(never)]
 pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
-    if headers.contains_key(CONNECTION) {
+    if get(headers, &CONNECTION).is_some() {
         let names: Vec<HeaderName> = listed(headers)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
             // What every request must have is nobody's to take away.

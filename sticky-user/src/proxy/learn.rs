@@ -6,6 +6,7 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use super::cookies;
+use super::headers;
 use super::lifetime;
 use super::seal::{Attributes, Pin};
 use crate::model::{CookieAffinity, CookieMode};
@@ -42,7 +43,7 @@ pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
     let owns = |value: &HeaderValue| name(value) == s.own_name.as_bytes();
     match s.affinity.mode {
         CookieMode::Hash => Vec::new(),
-        CookieMode::Learn if !response.contains_key(SET_COOKIE) => repin(),
+        CookieMode::Learn if headers::get(response, &SET_COOKIE).is_none() => repin(),
         // An application that sets a cookie of our name has it for itself.
         _ if response.get_all(SET_COOKIE).iter().any(owns) => Vec::new(),
         CookieMode::Insert if s.pin.is_some() => repin(),

@@ -66,7 +66,7 @@ fn relay(
 /// Server-sent events come when there are some (HTML standard, section 9.2).
 fn is_event_stream(response: &Response<Incoming>) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
-    let kind = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = headers::get(response.headers(), &CONTENT_TYPE).map(HeaderValue::as_bytes);
     let kind = kind.and_then(|kind| kind.get(..EVENTS.len()));
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }

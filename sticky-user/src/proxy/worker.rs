@@ -147,12 +147,10 @@ impl Worker {
 
     /// 128 random bits in hex.
     pub(super) fn request_id(&self) -> HeaderValue {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let number = u128::from(self.random.next()) << 64 | u128::from(self.random.next());
-        let digits: [u8; 32] = std::array::from_fn(|at| {
-            let nibble = (number >> (124 - 4 * at)) & 0xf;
-            DIGITS.get(nibble as usize).copied().unwrap_or(b'0')
-        });
+        let mut digits = [b'0'; 32];
+        let written = hex::encode_to_slice(number.to_be_bytes(), &mut digits);
+        written.expect("two digits for each byte");
         HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 

@@ -44,11 +44,11 @@ pub(super) fn finish(
     let shared = &asked.worker.shared;
     if !shared.settings.hide_info_headers {
         all.reserve(5);
-        all.insert(&X_REQUEST_ID, exchange.id.clone());
-        all.insert(&X_PROXY_ID, shared.proxy_id.clone());
-        all.insert(&X_SERVER_INFO, shared.server_info.clone());
-        all.insert(&X_UPSTREAM_ADDR, choice.backend().shown.clone());
-        all.insert(&X_UPSTREAM_RESPONSE_TIME, seconds(took));
+        headers::set(all, &X_REQUEST_ID, exchange.id.clone());
+        headers::set(all, &X_PROXY_ID, shared.proxy_id.clone());
+        headers::set(all, &X_SERVER_INFO, shared.server_info.clone());
+        headers::set(all, &X_UPSTREAM_ADDR, choice.backend().shown.clone());
+        headers::set(all, &X_UPSTREAM_RESPONSE_TIME, seconds(took));
     }
     Ok(response)
 }

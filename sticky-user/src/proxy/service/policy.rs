@@ -58,9 +58,10 @@ impl Service {
     /// `sticky.rate`: whether this client may have one more request now.
     pub(in crate::proxy) fn affords(&self, client: IpAddr, now_ms: u64) -> bool {
         let Policy { rate, prefix, .. } = self.policy;
+        let Some(rate) = rate else { return true };
         let bits = if client.is_ipv4() { prefix.v4 } else { prefix.v6 };
         let client = IpNet::new(client, bits).map_or(client, |net| net.network());
-        rate.is_none_or(|rate| self.stats.clients.take(client, rate, now_ms))
+        self.stats.clients.take(client, rate, now_ms)
     }
 
     /// Counts a request at a backend; `false` if it has all it takes (`sticky.max_connections`).
