@@ -54,7 +54,8 @@ static mut CLOCK: u64 = 0;
 
 /// The current tick.
 ///
-/// The coarse clock moves only when the kernel's tick counter does, and need not be looked at each time. Reading that is a load, where the clock takes calls.
+/// The coarse clock moves only when the kernel's tick counter does. Reading that is a load, where the clock takes calls. Half of
+/// the counter will do: it is the same again after weeks, and only for a few milliseconds.
 #[inline(always)]
 pub fn now() -> u32 {
     let clock = &raw mut CLOCK;
