@@ -47,45 +47,46 @@ struct Load {
 
 const fn load(name: &'static str, title: &'static str, body: usize) -> Load {
     let wish = Wish { body, session: true };
-    Load { name, title, wish, connections: 64, access_log: false, requests: 20_000 }
+    Load { name, title, wish, connections: FEW, access_log: false, requests: 6_000 }
+}
+
+const fn many(requests: usize, load: Load) -> Load {
+    Load { connections: 4096, requests, ..load }
 }
 
 const LOADS: [Load; 8] = [
     load("0", "no body, 64 connections", 0),
     load("1k", "1 kB, 64 connections", 1000),
-    Load { requests: 2_000, ..load("100k", "100 kB, 64 connections", 100_000) },
+    Load { requests: 700, ..load("100k", "100 kB, 64 connections", 100_000) },
     Load { access_log: true, ..load("log", "1 kB, 64 connections, access log", 1000) },
     Load {
         wish: Wish { body: 1000, session: false },
         ..load("new", "1 kB, 64 connections, each request a new session", 1000)
     },
-    Load { connections: 4096, ..load("0-many", "no body, 4096 connections", 0) },
-    Load { connections: 4096, ..load("1k-many", "1 kB, 4096 connections", 1000) },
-    Load {
-        connections: 4096,
-        requests: 8_000,
-        ..load("100k-many", "100 kB, 4096 connections", 100_000)
-    },
+    many(20_000, load("0-many", "no body, 4096 connections", 0)),
+    many(20_000, load("1k-many", "1 kB, 4096 connections", 1000)),
+    many(8_000, load("100k-many", "100 kB, 4096 connections", 100_000)),
 ];
 
 /// How long and how often.
+#[derive(Clone, Copy)]
 struct Effort {
+    /// Many short ones: a machine that is slow for a moment, or stands still, spoils the round that it does so in.
     rounds: usize,
     /// Of the requests of a load.
     part: f64,
     connections: usize,
     idle: usize,
-    /// Many short ones: a machine that stands still for a moment spoils the round that it does so in.
     paced: (usize, Duration),
     services: &'static [usize],
 }
 
 const FULL: Effort = Effort {
-    rounds: 7,
+    rounds: 21,
     part: 1.0,
     connections: 4096,
     idle: 4096,
-    paced: (28, Duration::from_secs(1)),
+    paced: (60, Duration::from_millis(300)),
     services: &services::MANY,
 };
 const QUICK: Effort = Effort {
@@ -104,7 +105,7 @@ const TOGETHER: usize = 3;
 const LARGEST: usize = 100_000;
 
 /// Enough to tell what happens often from what does not.
-const TRAINING: Effort = Effort { part: 1.0, ..QUICK };
+const TRAINING: Effort = Effort { part: 3.0, ..QUICK };
 
 /// Where clients, proxies and backends meet.
 fn stage() -> anyhow::Result<(Netns, Vec<SocketAddr>)> {
@@ -138,7 +139,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     let mut notes = vec![
         "proxies on one CPU with one worker, clients and backends on the other; loopback, keep-alive on both sides".to_owned(),
         "CPU: user and system time of the proxy alone; requests per second: as many as come back, whoever is the bottleneck".to_owned(),
-        format!("latencies: open loop at {PART} of what the better peer can do, from when a request was due; a proxy that cannot do as much is left out"),
+        format!("latencies: open loop at {PART} of what the better peer can do, asked anew in each round; from when a request was due; a proxy that cannot do as much is left out"),
         "on two cores: two workers on both CPUs, and beside them, on the same ones, a thread of clients and backends for each".to_owned(),
         "many services: sticky alone, from a file, checked once an hour, two backends each".to_owned(),
         "access logs off unless the load says so; then to files: sticky's and nginx's in batches, HAProxy's line by line".to_owned(),

@@ -30,6 +30,10 @@ pub const PARALLEL: usize = 64;
 /// Bytes of one transfer.
 const TRANSFER: u32 = 16 << 20;
 
+/// The runtime's own clock has milliseconds, a thread's has less than a tenth of one. (To spin instead would take the CPU from
+/// the contestants.)
+const TICK: Duration = Duration::from_micros(100);
+
 /// Who is asked, and what is known of it.
 pub struct Asked {
     to: Vec<SocketAddr>,
@@ -207,10 +211,13 @@ pub fn bytes(count: usize) -> f64 {
 pub async fn paced(asked: &Rc<Asked>, rate: f64, time: Duration) -> anyhow::Result<Vec<f64>> {
     let (queue, mut due) = mpsc::unbounded_channel::<Instant>();
     let pacer = std::thread::spawn(move || {
-        // Whoever failed is found when it is joined.
-        pace(rate, time, |due| {
+        for due in pace(rate, time) {
+            while Instant::now() < due {
+                std::thread::sleep(TICK);
+            }
+            // Whoever failed is found when it is joined.
             let _ = queue.send(due);
-        });
+        }
     });
     let mut asking = JoinSet::new();
     let mut times = Vec::new();

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::report::{Row, Table, quantile};
 
+/// Requests that tell what a proxy can do now.
+const ASKED: usize = 4_000;
+
 /// What the measurements share.
 pub struct Lab<'a> {
     pub netns: &'a Netns,
@@ -53,14 +56,14 @@ impl Lab<'_> {
             }
             tables.extend([costs, rates]);
         }
-        let rate = PART * capacity;
         // An open loop at more than it can do says nothing about a proxy.
-        let able = |(kind, most): (&Kind, &f64)| *kind == Kind::Sticky || *most > rate * 1.05;
+        let least = PART * capacity * 1.05;
+        let able = |(kind, most): (&Kind, &f64)| *kind == Kind::Sticky || *most > least;
         let able: Vec<bool> = self.kinds.iter().zip(&each).map(able).collect();
-        tables.extend(self.latencies(&quiet, &able, rate, effort).await?);
+        tables.extend(self.latencies(&quiet, &able, effort).await?);
         drop((quiet, logging));
-        let requests = (20_000.0 * effort.part) as usize;
-        tables.extend(services::measure(self, effort.services, effort.rounds, requests).await?);
+        let (rounds, requests) = (effort.rounds.div_ceil(3), (20_000.0 * effort.part) as usize);
+        tables.extend(services::measure(self, effort.services, rounds, requests).await?);
         // The last, since this thread has both CPUs from then on.
         tables.extend(self.two_cores(effort).await?);
         Ok(tables)
@@ -82,10 +85,11 @@ impl Lab<'_> {
 
     /// The same with proxies of their own, a few at a time.
     async fn many(&self, load: &Load, effort: &Effort) -> anyhow::Result<[Vec<Vec<f64>>; 2]> {
+        let effort = Effort { rounds: effort.rounds.div_ceil(3), ..*effort };
         let mut found = [Vec::new(), Vec::new()];
         for kinds in self.kinds.chunks(TOGETHER) {
             let proxies = self.start(kinds, Mode::PLAIN, 8500).await?;
-            let more = self.rounds(load, &proxies, effort).await?;
+            let more = self.rounds(load, &proxies, &effort).await?;
             for (found, more) in found.iter_mut().zip(more) {
                 found.extend(more);
             }
@@ -156,30 +160,45 @@ impl Lab<'_> {
         [costs, rates]
     }
 
-    /// Latencies at a fixed rate.
+    /// Latencies at a part of what the better peer can do. That is asked anew in each round, since a machine whose
+    /// neighbours work may have half of its speed a moment later: the same rate is then more than anybody can do.
     async fn latencies(
         &self,
         proxies: &[Proxy],
         able: &[bool],
-        rate: f64,
         effort: &Effort,
     ) -> anyhow::Result<Vec<Table>> {
         const PARTS: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
         let mut found = PARTS.map(|_| vec![Vec::new(); proxies.len()]);
+        let mut rates = Vec::new();
+        let able: Vec<(usize, &Proxy)> =
+            proxies.iter().enumerate().filter(|(at, _)| able.get(*at) == Some(&true)).collect();
+        let peer = |proxy: &Proxy| able.len() == 1 || Kind::PEERS.contains(&proxy.kind);
         let (rounds, time) = effort.paced;
-        for _ in 0..rounds {
-            for (at, (proxy, _)) in proxies.iter().zip(able).enumerate().filter(|(_, (_, a))| **a) {
+        for round in 0..rounds {
+            let mut most = 0_f64;
+            for (_, proxy) in able.iter().filter(|(_, proxy)| peer(proxy)) {
+                let (_, rate) = one(proxy, &load("1k", "as much as it can", 1000), ASKED).await?;
+                most = most.max(rate);
+            }
+            let rate = PART * most;
+            rates.push(rate);
+            // Nobody is always the one who comes right after the question.
+            for (at, proxy) in able.iter().cycle().skip(round % able.len()).take(able.len()) {
                 let clients = load::open(proxy.addr, PLAIN, 64).await?;
                 let (times, _) = load::paced(clients, rate, time).await?;
                 for ((_, part), found) in PARTS.iter().zip(&mut found) {
-                    if let Some(found) = found.get_mut(at) {
+                    if let Some(found) = found.get_mut(*at) {
                         found.push(quantile(&times, *part));
                     }
                 }
             }
         }
+        let rate = quantile(&rates, 0.5);
         let table = |((name, _), samples): ((&str, f64), Vec<Vec<f64>>)| {
-            let title = format!("{name} at {rate:.0} requests/s: 1 kB, 64 connections");
+            let title = format!(
+                "{name} at {PART} of the better peer's, {rate:.0} requests/s: 1 kB, 64 connections"
+            );
             self.table(name.to_owned(), title, "µs", samples, f64::min)
         };
         Ok(PARTS.into_iter().zip(found).map(table).collect())
@@ -194,7 +213,7 @@ impl Lab<'_> {
         for _ in 0..effort.rounds {
             for (at, proxy) in proxies.iter().enumerate() {
                 let part = effort.part * proxy.kind.part();
-                let requests = ((20_000.0 * part) as usize).max(64);
+                let requests = ((6_000.0 * part) as usize).max(64);
                 let both = two(proxy, &second, requests)
                     .await
                     .with_context(|| format!("{}: on two cores", proxy.kind.name()))?;
