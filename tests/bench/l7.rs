@@ -86,7 +86,7 @@ const FULL: Effort = Effort {
     part: 1.0,
     connections: 4096,
     idle: 4096,
-    paced: (60, Duration::from_millis(300)),
+    paced: (300, Duration::from_millis(100)),
     services: &services::MANY,
 };
 const QUICK: Effort = Effort {

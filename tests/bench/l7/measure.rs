@@ -16,7 +16,7 @@ use super::{
 use crate::report::{Row, Table, quantile};
 
 /// Requests that tell what a proxy can do now.
-const ASKED: usize = 4_000;
+const ASKED: usize = 2_000;
 
 /// What the measurements share.
 pub struct Lab<'a> {
