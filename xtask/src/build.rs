@@ -6,13 +6,21 @@ use anyhow::Result;
 
 use crate::apt::Install;
 use crate::workspace::{cargo, target};
-use crate::{profile, progress, setup};
+use crate::{layout, profile, progress, setup};
 
 /// Builds `target/release/sticky` and names it.
 pub(crate) fn sticky(mode: Install) -> Result<PathBuf> {
+    let built = compiled(mode)?;
+    layout::apply(&built, mode)?;
+    Ok(built)
+}
+
+/// The same as the linker leaves it.
+pub(crate) fn compiled(mode: Install) -> Result<PathBuf> {
     setup::toolchain(mode)?;
-    let mut build = cargo(["build", "--release", "--package", "sticky-user"]);
+    let mut build = cargo(["rustc", "--release", "--package", "sticky-user", "--bin", "sticky"]);
     profile::apply(&mut build)?;
+    build.args(["--", layout::RELOCATIONS]);
     progress::run_open("building sticky (release)", &mut build)?;
     Ok(target("release/sticky"))
 }

@@ -8,6 +8,7 @@ mod docker;
 mod fuzz;
 mod host;
 mod image;
+mod layout;
 mod profile;
 mod progress;
 mod run;
@@ -55,7 +56,8 @@ enum Verb {
     Setup,
     /// Build target/release/sticky, one file that needs nothing else
     Build,
-    /// Make sticky-user/release.profdata anew, which `build` goes by, from a sticky that counts under the benchmark's loads
+    /// Make anew what `build` goes by, sticky-user/release.profdata and release.layout.gz, from a sticky that counts under
+    /// the benchmark's loads
     Profile,
     /// Build the demo application and its image, target/sticky-demo.tar
     Image,

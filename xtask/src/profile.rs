@@ -13,7 +13,7 @@ use crate::apt::Install;
 use crate::progress::{self, say};
 use crate::toolchain::llvm_number;
 use crate::workspace::{cargo, root, target};
-use crate::{bench, host, setup};
+use crate::{bench, build, host, layout, setup};
 
 /// Between flags, as cargo wants them.
 const AND: &str = "\x1f";
@@ -54,7 +54,7 @@ fn flags(build: &mut Command, ours: &[String]) {
     build.env("CARGO_ENCODED_RUSTFLAGS", all.join(AND));
 }
 
-/// Makes the profile anew, from a program that counts.
+/// Makes the profile anew, from a program that counts; then the layout, from one that was built by the profile.
 pub(crate) fn make(mode: Install) -> Result<()> {
     host::need_root("the benchmark")?;
     host::for_tests(mode)?;
@@ -71,15 +71,19 @@ pub(crate) fn make(mode: Install) -> Result<()> {
         fs::remove_dir_all(&counts)
             .with_context(|| format!("{} cannot be emptied", counts.display()))?;
     }
-    let mut train = Command::new(bench::program(false)?);
-    train.arg("train").env("STICKY_BIN", dir.join("release/sticky")).env("PATH", host::path());
-    progress::run_open("having it work", &mut train)?;
+    let bench = bench::program(false)?;
+    let train = |sticky: &Path| {
+        let mut train = Command::new(&bench);
+        train.arg("train").env("STICKY_BIN", sticky).env("PATH", host::path());
+        progress::run_open("having it work", &mut train)
+    };
+    train(&dir.join("release/sticky"))?;
     // Of what it never came to, there is nothing in the file.
     let mut merged = Command::new(merge);
     merged.args(["merge", "--sparse", "--output"]).arg(file()).arg(&counts);
     progress::run("merging the counts", &mut merged)?;
     say(&format!("wrote {}: build and measure with it before it goes in", file().display()));
-    Ok(())
+    layout::make(&build::compiled(mode)?, mode, train)
 }
 
 /// The number of the LLVM that is in the compiler.
