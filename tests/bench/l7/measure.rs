@@ -17,6 +17,11 @@ use crate::report::{Row, Table, quantile};
 
 /// Requests that tell what a proxy can do now.
 const ASKED: usize = 2_000;
+/// Before latencies count: 40 ms after so many clients have come at once, all connections to backends that they used and
+/// nobody needs any more acknowledge the last answer, in one go.
+const SETTLING: Duration = Duration::from_millis(60);
+/// Of one value of a latency.
+const WINDOW: Duration = Duration::from_millis(20);
 
 /// What the measurements share.
 pub struct Lab<'a> {
@@ -161,7 +166,9 @@ impl Lab<'_> {
     }
 
     /// Latencies at a part of what the better peer can do. That is asked anew in each round, since a machine whose
-    /// neighbours work may have half of its speed a moment later: the same rate is then more than anybody can do.
+    /// neighbours work may have half of its speed a moment later: the same rate is then more than anybody can do. And a
+    /// machine may stand still for a millisecond some times a second: the median of p99 is a proxy's own only if most
+    /// windows are shorter than what lies between. To p99.9 it takes more requests, so that is of a round.
     async fn latencies(
         &self,
         proxies: &[Proxy],
@@ -174,7 +181,7 @@ impl Lab<'_> {
         let able: Vec<(usize, &Proxy)> =
             proxies.iter().enumerate().filter(|(at, _)| able.get(*at) == Some(&true)).collect();
         let peer = |proxy: &Proxy| able.len() == 1 || Kind::PEERS.contains(&proxy.kind);
-        let (rounds, time) = effort.paced;
+        let (rounds, windows) = effort.paced;
         for round in 0..rounds {
             let mut most = 0_f64;
             for (_, proxy) in able.iter().filter(|(_, proxy)| peer(proxy)) {
@@ -186,12 +193,18 @@ impl Lab<'_> {
             // Nobody is always the one who comes right after the question.
             for (at, proxy) in able.iter().cycle().skip(round % able.len()).take(able.len()) {
                 let clients = load::open(proxy.addr, PLAIN, 64).await?;
-                let (times, _) = load::paced(clients, rate, time).await?;
-                for ((_, part), found) in PARTS.iter().zip(&mut found) {
-                    if let Some(found) = found.get_mut(*at) {
-                        found.push(quantile(&times, *part));
-                    }
+                let (_, mut clients) = load::paced(clients, rate, SETTLING).await?;
+                let mut note = |part: usize, times: &[f64]| {
+                    found[part][*at].push(quantile(times, PARTS[part].1));
+                };
+                let mut all = Vec::new();
+                for _ in 0..windows {
+                    let (times, same) = load::paced(clients, rate, WINDOW).await?;
+                    clients = same;
+                    [0, 1].into_iter().for_each(|part| note(part, &times));
+                    all.extend(times);
                 }
+                note(2, &all);
             }
         }
         let rate = quantile(&rates, 0.5);
