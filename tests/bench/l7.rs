@@ -139,7 +139,7 @@ pub fn run(quick: bool) -> anyhow::Result<Report> {
     let mut notes = vec![
         "proxies on one CPU with one worker, clients and backends on the other; loopback, keep-alive on both sides".to_owned(),
         "CPU: user and system time of the proxy alone; requests per second: as many as come back, whoever is the bottleneck".to_owned(),
-        format!("latencies: open loop at {PART} of what the better peer can do, asked anew in each round; from when a request was due; in windows of 20 ms, p99.9 in 100 ms; a proxy that cannot do as much is left out"),
+        format!("latencies: open loop at {PART} of what the better peer can do, asked anew in each round; from when a request was due; after 60 ms of the same, in windows of 20 ms, p99.9 in 100 ms; a proxy that cannot do as much is left out"),
         "on two cores: two workers on both CPUs, and beside them, on the same ones, a thread of clients and backends for each".to_owned(),
         "many services: sticky alone, from a file, checked once an hour, two backends each".to_owned(),
         "access logs off unless the load says so; then to files: sticky's and nginx's in batches, HAProxy's line by line".to_owned(),
