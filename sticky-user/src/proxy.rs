@@ -25,6 +25,7 @@ mod random;
 mod rate;
 mod reason;
 mod recall;
+mod repeat;
 mod request;
 mod respond;
 mod routes;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use super::cookies;
 use super::headers;
 use super::lifetime;
+use super::repeat::Repeats;
 use super::seal::{Attributes, Pin};
 use crate::model::{CookieAffinity, CookieMode};
 
@@ -27,6 +28,7 @@ pub(super) struct Situation<'a> {
     pub https: bool,
     /// Seconds since 1970.
     pub now: u64,
+    pub repeats: &'a Repeats,
 }
 
 /// A change of our cookie.
@@ -78,7 +80,7 @@ fn mirror(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
         {
             continue;
         }
-        let Some(change) = read(value, s.now) else { continue };
+        let Some(change) = read(value, s) else { continue };
         // One change for each place a cookie can be in: the last set wins, and any set wins over a deletion.
         match changes.iter_mut().find(|other| other.place() == change.place()) {
             Some(Change::Set(_)) if matches!(change, Change::Delete(_)) => {}
@@ -94,7 +96,7 @@ fn deleted(s: &Situation<'_>, response: &HeaderMap) -> u32 {
     response
         .get_all(SET_COOKIE)
         .iter()
-        .filter(|value| matches!(read(value, s.now), Some(Change::Delete(_))))
+        .filter(|value| matches!(read(value, s), Some(Change::Delete(_))))
         .filter_map(|value| cookies::bit(&s.affinity.names, name(value)))
         .fold(0, |all, bit| all | bit)
 }
@@ -106,12 +108,22 @@ impl Change {
     }
 
     /// The header for it; `value` is not looked at for a deletion.
-    pub(super) fn header(&self, name: &str, value: &str, now: u64) -> Option<HeaderValue> {
-        let (value, a) = match self {
-            Self::Set(a) => (value, a),
-            Self::Delete(a) => ("", a),
-        };
-        let mut cookie = Cookie::build((name, value)).secure(a.secure).build();
+    pub(super) fn header(
+        &self,
+        name: &str,
+        value: &str,
+        now: u64,
+        repeats: &Repeats,
+    ) -> Option<HeaderValue> {
+        let value = if matches!(self, Self::Set(_)) { value } else { "" };
+        let attributes = repeats.written(self, now, || self.attributes(now))?;
+        HeaderValue::try_from([name, "=", value, &*attributes].concat()).ok()
+    }
+
+    /// What stands behind the value.
+    fn attributes(&self, now: u64) -> Option<String> {
+        let (Self::Set(a) | Self::Delete(a)) = self;
+        let mut cookie = Cookie::build(("", "")).secure(a.secure).build();
         if a.http_only {
             cookie.set_http_only(true);
         }
@@ -135,49 +147,57 @@ impl Change {
                 cookie.set_expires(OffsetDateTime::from_unix_timestamp(until).ok()?);
             }
         }
-        let mut line = cookie.to_string();
+        let mut attributes = cookie.to_string().strip_prefix('=')?.to_owned();
         if a.partitioned {
             // By hand, for the crate adds a Secure that the application did not write.
-            line.push_str("; Partitioned");
+            attributes.push_str("; Partitioned");
         }
-        HeaderValue::try_from(line).ok()
+        Some(attributes)
     }
+}
+
+/// What stands before the attributes of a `Set-Cookie`, and these.
+fn split(value: &HeaderValue) -> (&[u8], &[u8]) {
+    let bytes = value.as_bytes();
+    bytes.split_at(bytes.iter().position(|byte| *byte == b';').unwrap_or(bytes.len()))
 }
 
 /// Name of a `Set-Cookie`.
 fn name(value: &HeaderValue) -> &[u8] {
-    let bytes = value.as_bytes();
-    let end = bytes.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(bytes.len());
-    bytes.get(..end).unwrap_or_default().trim_ascii()
+    let (pair, _) = split(value);
+    pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
 }
 
 /// Whether a `Set-Cookie` has no attributes at all.
 fn bare(value: &HeaderValue) -> bool {
-    value
-        .as_bytes()
-        .splitn(2, |byte| *byte == b';')
-        .nth(1)
-        .is_none_or(|rest| rest.trim_ascii().is_empty())
+    let (_, attributes) = split(value);
+    attributes.get(1..).is_none_or(|rest| rest.trim_ascii().is_empty())
 }
 
 /// A `Set-Cookie` as a change of ours; `None` if it is none that a browser takes.
-fn read(value: &HeaderValue, now: u64) -> Option<Change> {
-    // The attributes are ASCII, the application's value need not be.
-    let line = String::from_utf8_lossy(value.as_bytes());
-    let lifetime = lifetime::of(&line, now);
-    let cookie = Cookie::parse(line).ok()?;
-    let attributes = Attributes {
-        path: cookie.path().unwrap_or_default().to_owned(),
-        domain: cookie.domain().unwrap_or_default().to_owned(),
-        secure: cookie.secure().unwrap_or(false),
-        http_only: cookie.http_only().unwrap_or(false),
-        partitioned: cookie.partitioned().unwrap_or(false),
-        same_site: cookie.same_site(),
-        lifetime,
-    };
-    Some(if lifetime.until().is_some_and(|until| until <= now) {
-        Change::Delete(attributes)
-    } else {
-        Change::Set(attributes)
+fn read(value: &HeaderValue, s: &Situation<'_>) -> Option<Change> {
+    let (pair, attributes) = split(value);
+    if !pair.contains(&b'=') || name(value).is_empty() {
+        return None;
+    }
+    s.repeats.read(attributes, s.now, || {
+        // The attributes are ASCII, the application's value need not be.
+        let line = String::from_utf8_lossy(value.as_bytes());
+        let lifetime = lifetime::of(&line, s.now);
+        let cookie = Cookie::parse(line).ok()?;
+        let attributes = Attributes {
+            path: cookie.path().unwrap_or_default().to_owned(),
+            domain: cookie.domain().unwrap_or_default().to_owned(),
+            secure: cookie.secure().unwrap_or(false),
+            http_only: cookie.http_only().unwrap_or(false),
+            partitioned: cookie.partitioned().unwrap_or(false),
+            same_site: cookie.same_site(),
+            lifetime,
+        };
+        Some(if lifetime.until().is_some_and(|until| until <= s.now) {
+            Change::Delete(attributes)
+        } else {
+            Change::Set(attributes)
+        })
     })
 }

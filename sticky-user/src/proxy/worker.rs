@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 use super::connection;
 use super::forwarded::Peer;
 use super::random::Random;
+use super::repeat::Repeats;
 use super::routes::Routes;
 use super::settings::Timeouts;
 use super::upstream::{KEEPALIVE, Pool};
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     pub pool: Rc<Pool>,
     pub random: Random,
     pub http: http1::Builder,
+    pub repeats: Repeats,
     open: Cell<usize>,
     draining: Cell<bool>,
     waiting: Cell<usize>,
@@ -55,6 +57,7 @@ impl Worker {
             pool: Pool::new(&settings.timeouts, &settings.limits),
             random: Random::new()?,
             http: connection::builder(&settings.limits),
+            repeats: Repeats::default(),
             open: Cell::new(0),
             draining: Cell::new(false),
             waiting: Cell::new(0),

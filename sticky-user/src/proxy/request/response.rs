@@ -69,6 +69,7 @@ fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut
         sent: &asked.presented.cookies.rest,
         https: asked.https,
         now: asked.now,
+        repeats: &asked.worker.repeats,
     };
     for change in learn::changes(&situation, response) {
         let value = match &change {
@@ -85,7 +86,7 @@ fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut
                 }
             }
         };
-        if let Some(header) = change.header(own_name, &value, asked.now) {
+        if let Some(header) = change.header(own_name, &value, asked.now, situation.repeats) {
             response.append(SET_COOKIE, header);
         }
     }
