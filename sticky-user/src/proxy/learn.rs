@@ -201,3 +201,42 @@ fn read(value: &HeaderValue, s: &Situation<'_>) -> Option<Change> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is known of a line's attributes says nothing of what stands before them.
+    #[test]
+    fn lines_with_the_same_attributes_are_read_each_for_itself() {
+        let affinity = CookieAffinity {
+            names: vec!["session".to_owned()],
+            mode: CookieMode::Learn,
+            own_name: None,
+        };
+        let repeats = Repeats::default();
+        let situation = Situation {
+            affinity: &affinity,
+            own_name: "sticky_lb",
+            root: "",
+            pin: None,
+            stayed: false,
+            sent: &[],
+            https: false,
+            now: 1_800_000_000,
+            repeats: &repeats,
+        };
+        let said = |line: &'static str| {
+            let headers = HeaderMap::from_iter([(SET_COOKIE, HeaderValue::from_static(line))]);
+            changes(&situation, &headers)
+        };
+        let first = said("session=1; Path=/a");
+        assert!(matches!(first.as_slice(), [Change::Set(a)] if a.path == "/a"), "{first:?}");
+        assert_eq!(said("session=2; Path=/a"), first);
+        for none in ["session; Path=/a", "=1; Path=/a", "other=1; Path=/a"] {
+            assert_eq!(said(none), [], "{none}");
+        }
+        assert_ne!(said("session=1; Path=/b"), first);
+        assert_eq!(said("session=1; Path=/a"), first);
+    }
+}

@@ -1,5 +1,5 @@
 //! The attributes of cookies that a worker read last, and those that it wrote. An application sets the same ones with every
-//! session that begins, and to know them again takes a tenth of what reading and writing them does.
+//! session that begins, and to know them again takes a third of what reading and writing them does.
 
 use std::cell::{Ref, RefCell};
 
