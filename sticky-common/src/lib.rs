@@ -18,4 +18,4 @@ pub mod types;
 /// Part of the pin directory's path. Raise it with any change to [`types`], [`maps`] or [`hash`]. What another version
 /// left is taken over if its maps agree with ours in name, kind and the sizes of key and value: a map that means something
 /// else in the same form needs another name.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

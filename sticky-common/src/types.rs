@@ -130,13 +130,14 @@ pub struct Backend {
     pub v6: Addr,
     /// Zero: it has none.
     pub v4: [u8; 4],
-    /// Interface that leads to its IPv4 address: a bridge, or the device of its route.
+    /// Interface that leads to its IPv4 address: a bridge, or the device of its route. With [`Backend::PEER_V4`] the link
+    /// whose other end has the address.
     pub ifindex_v4: u32,
     /// The same for its IPv6 address.
     pub ifindex_v6: u32,
     /// Full identity, [`BackendId`].
     pub id: u32,
-    /// [`Backend::ALIVE`], [`Backend::KEEPS`].
+    /// [`Backend::ALIVE`] and those below it.
     pub flags: u32,
     pub service: u32,
 }
@@ -146,12 +147,27 @@ impl Backend {
     pub const ALIVE: u32 = 1;
     /// Known clients may open new connections.
     pub const KEEPS: u32 = 2;
+    /// Its IPv4 address is that of the other end of a link of this host, in another network namespace.
+    pub const PEER_V4: u32 = 4;
+    /// The same of its IPv6 address.
+    pub const PEER_V6: u32 = 8;
 
     /// Its address of a family, as in [`addr`].
     #[inline(always)]
     #[must_use]
     pub const fn addr(&self, v4: bool) -> Addr {
         if v4 { addr::mapped(self.v4) } else { self.v6 }
+    }
+
+    /// The interface that leads to its address of a family, and whether that is the other end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn link(&self, v4: bool) -> (u32, bool) {
+        if v4 {
+            (self.ifindex_v4, self.flags & Self::PEER_V4 != 0)
+        } else {
+            (self.ifindex_v6, self.flags & Self::PEER_V6 != 0)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::bindings::tcx_action_base::{TCX_DROP, TCX_NEXT};
-use aya_ebpf::helpers::{bpf_check_mtu, bpf_redirect_neigh};
+use aya_ebpf::helpers::{bpf_check_mtu, bpf_redirect_neigh, bpf_redirect_peer};
 use aya_ebpf::programs::TcContext;
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{Addr, Handover};
@@ -54,8 +54,18 @@ extern "C" fn sticky_to_backend(
 #[inline(always)]
 fn to_backend(ctx: &TcContext, packet: &Packet, index: u32, port: [u8; 2]) -> i32 {
     let Some(backend) = world::backend(index) else { return dropped(Outcome::Undeliverable) };
-    let ifindex = if packet.v4 { backend.ifindex_v4 } else { backend.ifindex_v6 };
-    route(ctx, packet, ifindex, End::Destination, (&backend.addr(packet.v4), port))
+    let (ifindex, peer) = backend.link(packet.v4);
+    let way = if peer { Way::Across(ifindex) } else { Way::Out(ifindex) };
+    route(ctx, packet, way, End::Destination, (&backend.addr(packet.v4), port))
+}
+
+/// How a packet leaves.
+#[derive(Clone, Copy)]
+pub enum Way {
+    /// Out of this interface, to the next hop.
+    Out(u32),
+    /// To the other end of this link: it comes in there at once, and so passes no queue and no bridge.
+    Across(u32),
 }
 
 /// Ends a packet here, and says why.
@@ -70,19 +80,20 @@ pub fn dropped(outcome: Outcome) -> i32 {
 pub fn route(
     ctx: &TcContext,
     packet: &Packet,
-    ifindex: u32,
+    way: Way,
     end: End,
     (addr, port): (&Addr, [u8; 2]),
 ) -> i32 {
     if packet.ttl <= 1 {
         return answer::error(ctx, packet, Problem::Expired, 0);
     }
+    let (Way::Out(ifindex) | Way::Across(ifindex)) = way;
     let mtu = too_big(ctx, packet, ifindex);
     if mtu != 0 {
         return answer::error(ctx, packet, Problem::TooBig, mtu);
     }
     match rewrite::rewrite(ctx, packet, end, addr, port) {
-        Ok(()) => send(ifindex),
+        Ok(()) => send(way),
         Err(outcome) => dropped(outcome),
     }
 }
@@ -105,9 +116,13 @@ fn too_big(ctx: &TcContext, packet: &Packet, ifindex: u32) -> u32 {
     if fits > 0 { mtu } else { 0 }
 }
 
-/// Sends the packet out of a device; the kernel finds the next hop and its link address.
 #[inline(always)]
-fn send(ifindex: u32) -> i32 {
-    // SAFETY: without parameters the helper routes by the packet's own destination.
-    unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32 }
+fn send(way: Way) -> i32 {
+    let verdict = match way {
+        // SAFETY: without parameters the helper routes by the packet's own destination, and finds the link address.
+        Way::Out(ifindex) => unsafe { bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) },
+        // SAFETY: the helper takes numbers. The packet has lost its tags, and came to this host's own link address.
+        Way::Across(ifindex) => unsafe { bpf_redirect_peer(ifindex, 0) },
+    };
+    verdict as i32
 }

@@ -15,7 +15,7 @@ use sticky_common::maps::HANDSHAKE_BITS;
 use sticky_common::outcome::Outcome;
 use sticky_common::types::{Addr, BackendId, ClientKey, Flow, FlowKey, Handshake, addr, tick};
 
-use crate::deliver::route;
+use crate::deliver::{Way, route};
 use crate::maps::{self, CLIENTS, FLOWS, HANDSHAKES, TRANSIENT};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, Shape, TCP};
 use crate::rewrite::End;
@@ -45,7 +45,7 @@ pub fn reply(ctx: &TcContext) -> i32 {
 fn rest(ctx: &TcContext, packet: &Packet) -> i32 {
     let Some(to) = fragments::followed_to_client(packet) else { return TCX_NEXT };
     stats::count(Outcome::Reply);
-    route(ctx, packet, to.ifindex, End::Source, (&to.addr, [0; 2]))
+    route(ctx, packet, Way::Out(to.ifindex), End::Source, (&to.addr, [0; 2]))
 }
 
 /// A global function, walked once for itself by the verifier.
@@ -104,7 +104,7 @@ fn to_client(ctx: &TcContext, packet: &Packet) -> i32 {
     }
     stats::count(Outcome::Reply);
     capture::sent_by(BackendId(backend).index());
-    route(ctx, packet, out, End::Source, (&vip, port))
+    route(ctx, packet, Way::Out(out), End::Source, (&vip, port))
 }
 
 /// Whether this packet is of the connection that the flow was noted for.

@@ -97,6 +97,8 @@ impl Path {
 pub enum Reach {
     /// Through this interface, whose replies come back through our hook.
     Device(u32),
+    /// At the other end of this link, which is in another network namespace.
+    Peer(u32),
     /// Not at all, and why.
     Not(String),
 }

@@ -14,6 +14,7 @@ mod foreign;
 mod load;
 mod log;
 mod migrate;
+mod peers;
 mod pins;
 mod places;
 mod probe;
@@ -130,7 +131,7 @@ pub fn start(settings: &Settings, runtime: &tokio::runtime::Handle) -> Result<Da
     Ok(DataPath {
         clients: Arc::new(Clients::new(Arc::clone(&maps), Arc::clone(&index), settings.hash_key)),
         view: Arc::new(View::new(Arc::clone(&maps), Arc::clone(&index), hooks.shown())),
-        executor: Executor::new(maps, places, hooks, netlink, changes.routes, index, settings),
+        executor: Executor::new(maps, places, hooks, netlink, changes.elsewhere, index, settings),
         changes: changes.links,
     })
 }

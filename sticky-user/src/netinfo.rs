@@ -10,11 +10,13 @@ use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::{AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use tokio::sync::watch;
+
+use crate::netlink;
 
 /// How long changes are collected, since one `ip` command may cause several messages.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -152,13 +154,7 @@ fn global(message: &AddressMessage) -> Option<IpAddr> {
     if message.header.scope != AddressScope::Universe {
         return None;
     }
-    let find =
-        |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
-    // On a point-to-point link `Address` is the peer's.
-    let local = find(|a| if let AddressAttribute::Local(addr) = a { Some(*addr) } else { None });
-    let addr = local.or_else(|| {
-        find(|a| if let AddressAttribute::Address(addr) = a { Some(*addr) } else { None })
-    })?;
+    let addr = netlink::own(message)?;
     let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     (message.header.family == family && !addr.is_loopback()).then_some(addr)
 }
@@ -179,6 +175,8 @@ async fn names(handle: &Handle) -> anyhow::Result<BTreeMap<u32, String>> {
 
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::address::AddressAttribute;
+
     use super::*;
 
     fn route(prefix: u8, metric: Option<u32>, interface: u32) -> RouteMessage {

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
 };
@@ -33,6 +34,20 @@ pub struct Link {
     pub mtu: u32,
     /// The XDP program on it.
     pub xdp: Option<u32>,
+    /// What it sends waits in no queueing discipline.
+    pub unqueued: bool,
+    /// Its other end, if that is in another network namespace.
+    pub peer: Option<Peer>,
+}
+
+/// The other end of a veth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The kernel's number of its namespace in this one.
+    namespace: i32,
+    index: u32,
+    /// The largest MTU that this end may have, which the kernel lowers for native XDP at the other one.
+    max_mtu: u32,
 }
 
 /// Requests over one socket. The kernel answers before it returns from what hands it a request, so nobody waits.
@@ -50,27 +65,75 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
+    /// One that can ask about other namespaces: the kernel reads all of such a request, or refuses it.
+    pub fn strict() -> io::Result<Self> {
+        let netlink = Self::connect()?;
+        netlink.socket.set_netlink_get_strict_chk(true)?;
+        Ok(netlink)
+    }
+
     /// All links, by index.
     pub fn links(&mut self) -> io::Result<HashMap<u32, Link>> {
+        let mut links = HashMap::new();
+        self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| {
+            if let RouteNetlinkMessage::NewLink(message) = message {
+                links.insert(message.header.index, link(message));
+            }
+        })?;
+        Ok(links)
+    }
+
+    /// The addresses at the other end of a link; none if an XDP program takes what comes in there by it. Needs
+    /// [`Netlink::strict`].
+    pub fn addresses_of(&mut self, peer: &Peer) -> io::Result<Vec<IpAddr>> {
+        let mut message = LinkMessage::default();
+        message.header.index = peer.index;
+        message.attributes.push(LinkAttribute::IfNetnsId(peer.namespace));
+        let mut plain = false;
+        self.ask(RouteNetlinkMessage::GetLink(message), NLM_F_REQUEST, |payload| {
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) = payload {
+                plain = link(message).xdp.is_none();
+            }
+        })?;
+        let mut addrs = Vec::new();
+        if !plain {
+            return Ok(addrs);
+        }
+        let mut message = AddressMessage::default();
+        message.header.index = peer.index;
+        message.attributes.push(AddressAttribute::TargetNetNsId(peer.namespace));
+        self.dump(RouteNetlinkMessage::GetAddress(message), |message| {
+            if let RouteNetlinkMessage::NewAddress(message) = message
+                && message.header.index == peer.index
+            {
+                addrs.extend(own(&message));
+            }
+        })?;
+        Ok(addrs)
+    }
+
+    /// Shows each message of an answer that comes in many.
+    fn dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+        mut each: impl FnMut(RouteNetlinkMessage),
+    ) -> io::Result<()> {
         let mut request = Vec::new();
-        let dump = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        self.push(&mut request, dump, NLM_F_REQUEST | NLM_F_DUMP);
+        self.push(&mut request, message, NLM_F_REQUEST | NLM_F_DUMP);
         self.socket.send(&request, 0)?;
-        let (mut links, mut done) = (HashMap::new(), false);
+        let mut done = false;
         while !done {
             self.receive(|_, payload| {
                 match payload {
                     NetlinkPayload::Done(_) => done = true,
                     NetlinkPayload::Error(error) => return Err(error.to_io()),
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-                        links.insert(message.header.index, link(message));
-                    }
+                    NetlinkPayload::InnerMessage(message) => each(message),
                     _ => {}
                 }
                 Ok(())
             })?;
         }
-        Ok(links)
+        Ok(())
     }
 
     /// The interface that packets to each of these addresses leave by; why not, if none.
@@ -217,15 +280,23 @@ fn link(message: LinkMessage) -> Link {
         up: message.header.flags.contains(LinkFlags::Up),
         mtu: 0,
         xdp: None,
+        unqueued: false,
+        peer: None,
     };
+    let (mut veth, mut index, mut namespace, mut max_mtu) = (false, None, None, 0);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::LinkInfo(infos) => {
-                link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge))
+                link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
             }
+            LinkAttribute::Qdisc(name) => link.unqueued = name == "noqueue",
+            LinkAttribute::Link(other) => index = Some(other),
+            LinkAttribute::LinkNetNsId(id) => namespace = Some(id),
+            LinkAttribute::MaxMtu(mtu) => max_mtu = mtu,
             LinkAttribute::Xdp(xdp) => {
                 link.xdp = xdp.iter().find_map(|x| match x {
                     LinkXdp::ProgId(id) => Some(*id),
@@ -235,5 +306,16 @@ fn link(message: LinkMessage) -> Link {
             _ => {}
         }
     }
+    if let (true, Some(index), Some(namespace)) = (veth, index, namespace) {
+        link.peer = Some(Peer { namespace, index, max_mtu });
+    }
     link
+}
+
+/// The address that the interface itself has: on a point-to-point link `Address` is the other end's.
+pub fn own(message: &AddressMessage) -> Option<IpAddr> {
+    let find =
+        |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
+    let local = find(|a| if let AddressAttribute::Local(addr) = a { Some(*addr) } else { None });
+    local.or_else(|| find(|a| if let AddressAttribute::Address(a) = a { Some(*a) } else { None }))
 }

@@ -148,8 +148,10 @@ impl Rig {
 }
 
 fn desired(spec: &Spec, reach: &HashMap<IpAddr, Reach>) -> anyhow::Result<DesiredBackend> {
-    let Some(Reach::Device(ifindex)) = reach.get(&spec.0) else {
-        anyhow::bail!("no way to {}: {reach:?}", spec.0)
+    let (ifindex, peer) = match reach.get(&spec.0) {
+        Some(Reach::Device(ifindex)) => (*ifindex, false),
+        Some(Reach::Peer(ifindex)) => (*ifindex, true),
+        _ => anyhow::bail!("no way to {}: {reach:?}", spec.0),
     };
     let id = spec.0.to_string();
     let identity = identity(&id);
@@ -162,7 +164,7 @@ fn desired(spec: &Spec, reach: &HashMap<IpAddr, Reach>) -> anyhow::Result<Desire
         weight: spec.2,
         ..DesiredBackend::default()
     };
-    backend.reached(spec.0, *ifindex);
+    backend.reached(spec.0, ifindex, peer);
     Ok(backend)
 }
 

@@ -2,95 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
-use sticky_tests::demo::{Backends, LINE_PORT, demo_binary};
-use sticky_tests::lines::LineConnection;
+use sticky_tests::demo::LINE_PORT;
 use sticky_tests::netns::Netns;
 use sticky_tests::sticky::Sticky;
 use sticky_tests::topology::{Topology, client, vip};
 use sticky_tests::wait;
 
-use crate::fixture::{ServiceFile, service};
+use crate::bridged::{ADDRESS, Container, SOON, answered, bridge, file, run, serving};
 
-/// Long before the loop would look by itself.
-const SOON: Duration = Duration::from_secs(2);
 const LATE: &str = "192.0.2.1";
-
-/// A backend in a namespace of its own, on a bridge as a container is.
-struct Container {
-    netns: Netns,
-    _demo: Option<Backends>,
-}
-
-const ADDRESS: &str = "203.0.113.131";
-
-impl Container {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self { netns: Netns::new("container")?, _demo: None })
-    }
-
-    fn plug_in(&mut self, node: &Netns) -> anyhow::Result<()> {
-        node.ip(&format!("link add port0 type veth peer name eth0 netns {}", self.netns.name()))?;
-        self.netns.ip(&format!("addr add {ADDRESS}/25 dev eth0"))?;
-        self.netns.ip("link set eth0 up")?;
-        self.netns.ip("route add default via 203.0.113.129")?;
-        node.ip("link set port0 master br0 up")?;
-        if self._demo.is_none() {
-            self._demo = Some(Backends::start(&self.netns, &demo_binary()?, &[ADDRESS.parse()?])?);
-        }
-        Ok(())
-    }
-}
-
-fn bridge(node: &Netns) -> anyhow::Result<()> {
-    node.ip("link add br0 type bridge")?;
-    node.ip("addr add 203.0.113.129/25 dev br0")?;
-    node.ip("link set br0 up").map(drop)
-}
-
-fn run(net: &Topology, file: &ServiceFile, interfaces: &[&str]) -> anyhow::Result<Sticky> {
-    let provider = format!("file:{}", file.path().display());
-    let mut args = vec!["--provider", &provider, "--http", "[::]:80"];
-    interfaces.iter().for_each(|name| args.extend(["--iface", name]));
-    Sticky::start(&net.node, &args)
-}
-
-/// A container on a bridge, and sticky in front of it. What comes last ends first.
-fn serving(interfaces: &[&str]) -> anyhow::Result<(Topology, Container, ServiceFile, Sticky)> {
-    let net = Topology::new()?;
-    bridge(&net.node)?;
-    let mut container = Container::new()?;
-    container.plug_in(&net.node)?;
-    net.node.sysctl("net.ipv4.ip_forward", "1")?;
-    let file = file()?;
-    let sticky = run(&net, &file, interfaces)?;
-    sticky.wait_up("demo", 1, Duration::from_secs(10))?;
-    Ok((net, container, file, sticky))
-}
-
-fn file() -> anyhow::Result<ServiceFile> {
-    let file = ServiceFile::new(vec![ADDRESS.parse()?])?;
-    let labels = [("com.docker.lb.ip_hash", "true")];
-    file.write(&service("demo", &["9090:9090/tcp"], &file.addresses, &labels))?;
-    Ok(file)
-}
 
 fn interface(sticky: &Sticky, name: &str) -> anyhow::Result<Value> {
     let status = sticky.status()?;
     let all = status["datapath"]["interfaces"].as_array().cloned().unwrap_or_default();
     Ok(all.into_iter().find(|interface| interface["name"] == name).unwrap_or_default())
-}
-
-/// How long it took until a connection to `to` was answered.
-fn answered(from: &Netns, to: SocketAddr, source: &str) -> anyhow::Result<Duration> {
-    let begun = Instant::now();
-    wait::until("a connection", Duration::from_secs(20), || {
-        let open = || LineConnection::open_within(source.parse()?, to, Duration::from_millis(100));
-        Ok(from.enter(open)?.map(drop).map_err(|e| format!("{e:#}")))
-    })?;
-    Ok(begun.elapsed())
 }
 
 #[test]
@@ -124,18 +52,18 @@ fn an_interface_that_comes_late_vanishes_and_comes_again() -> anyhow::Result<()>
 
 #[test]
 fn a_container_with_a_new_link_and_a_bridge_made_anew_are_answered() -> anyhow::Result<()> {
-    let (net, mut container, _file, _sticky) = serving(&["eth0"])?;
+    let (net, container, _file, _sticky) = serving(&["eth0"])?;
     answered(&net.clients, vip(LINE_PORT), &client(0).to_string())?;
 
     net.node.ip("link del port0")?;
-    container.plug_in(&net.node)?;
+    container.plug_in(&net.node, ADDRESS)?;
     let took = answered(&net.clients, vip(LINE_PORT), &client(1).to_string())?;
     assert!(took < SOON, "a new link of the container: {took:?}");
 
     net.node.ip("link del port0")?;
     net.node.ip("link del br0")?;
     bridge(&net.node)?;
-    container.plug_in(&net.node)?;
+    container.plug_in(&net.node, ADDRESS)?;
     let took = answered(&net.clients, vip(LINE_PORT), &client(2).to_string())?;
     assert!(took < SOON, "a new bridge: {took:?}");
     Ok(())
@@ -161,7 +89,8 @@ fn filters_beside_ours_go_on_and_detach_leaves_nothing() -> anyhow::Result<()> {
     let net = Topology::new()?;
     bridge(&net.node)?;
     let mut container = Container::new()?;
-    container.plug_in(&net.node)?;
+    container.plug_in(&net.node, ADDRESS)?;
+    container.serve()?;
     net.node.sysctl("net.ipv4.ip_forward", "1")?;
     // Somebody's own: whatever comes to port 7777 is mirrored.
     net.node.run("tc", &["qdisc", "add", "dev", "eth0", "clsact"])?;

@@ -1,7 +1,9 @@
 //! sticky between network namespaces, with backends from a file. Needs root.
 
+mod across;
 mod bodies;
 mod both;
+mod bridged;
 mod capture;
 mod cells;
 mod chaos;

@@ -61,6 +61,13 @@ impl Netns {
         })?
     }
 
+    /// Packets that a device has sent.
+    pub fn sent(&self, device: &str) -> anyhow::Result<u64> {
+        let shown = self.run("ip", &["-s", "-j", "link", "show", "dev", device])?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)?;
+        shown[0]["stats64"]["tx"]["packets"].as_u64().context("`ip` shows no counter")
+    }
+
     /// Runs `work` on a thread of its own inside the namespace. Sockets it opens stay in the namespace wherever they go.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
         enter(&self.path(), work)

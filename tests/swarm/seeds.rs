@@ -69,6 +69,7 @@ fn ip_hash(node: &SwarmNode) -> anyhow::Result<()> {
     assert_eq!(pinned.len(), 1, "one x-upstream-addr without a cookie: {pinned:?}");
 
     // Through the published port, at layer 4: the application sees who is there.
+    let sent = node.net.node.sent("docker_gwbridge")?;
     let packets = load::visit(&node.net.clients, 0..100, vip(HTTP_PORT))?;
     for (index, visit) in &packets {
         assert!(
@@ -77,6 +78,9 @@ fn ip_hash(node: &SwarmNode) -> anyhow::Result<()> {
             visit.peer
         );
     }
+    // Its tasks get them at their own end of their links. By the bridge go the health checks.
+    let by_the_bridge = node.net.node.sent("docker_gwbridge")? - sent;
+    assert!(by_the_bridge < 100, "{by_the_bridge} packets of 100 clients went by the bridge");
     let used: BTreeSet<_> = packets.values().map(|visit| &visit.instance).collect();
     assert_eq!(used.len(), 5, "100 clients use all replicas");
 

@@ -111,7 +111,8 @@ impl Part {
             let mut wanted = desired_backend(backend, weight(backend), key);
             for addr in local(backend) {
                 match reach.get(&addr) {
-                    Some(Reach::Device(ifindex)) => wanted.reached(addr, *ifindex),
+                    Some(Reach::Device(ifindex)) => wanted.reached(addr, *ifindex, false),
+                    Some(Reach::Peer(ifindex)) => wanted.reached(addr, *ifindex, true),
                     Some(Reach::Not(why)) => {
                         self.restless = true;
                         self.errors.push(unreachable(backend, why));

@@ -128,13 +128,20 @@ pub struct DesiredBackend {
 }
 
 impl DesiredBackend {
-    /// It has this address, by this interface.
-    pub fn reached(&mut self, addr: IpAddr, ifindex: u32) {
-        match addr {
-            IpAddr::V4(addr) => (self.v4, self.ifindex_v4) = (addr.octets(), ifindex),
-            IpAddr::V6(addr) => {
-                (self.v6, self.ifindex_v6) = (addr::from_bytes(addr.octets()), ifindex)
+    /// It has this address, by this interface or at the other end of it.
+    pub fn reached(&mut self, addr: IpAddr, ifindex: u32, peer: bool) {
+        let flag = match addr {
+            IpAddr::V4(addr) => {
+                (self.v4, self.ifindex_v4) = (addr.octets(), ifindex);
+                Backend::PEER_V4
             }
+            IpAddr::V6(addr) => {
+                (self.v6, self.ifindex_v6) = (addr::from_bytes(addr.octets()), ifindex);
+                Backend::PEER_V6
+            }
+        };
+        if peer {
+            self.flags |= flag;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use aya::maps::lpm_trie::Key as Prefix;
@@ -17,6 +17,7 @@ use super::adopt;
 use super::attach::Hooks;
 use super::clients::Index;
 use super::counters;
+use super::follow::Elsewhere;
 use super::load::{self, Maps};
 use super::places::Places;
 use super::sys;
@@ -43,8 +44,7 @@ pub struct Executor {
     /// Links at the last look, and where addresses are while these do not change.
     links: HashMap<u32, Link>,
     whereabouts: Whereabouts,
-    /// Set by whoever hears of a change of routes.
-    routes_changed: Arc<AtomicBool>,
+    elsewhere: Arc<Elsewhere>,
 }
 
 impl Executor {
@@ -53,7 +53,7 @@ impl Executor {
         places: Places,
         hooks: Hooks,
         netlink: Netlink,
-        routes_changed: Arc<AtomicBool>,
+        elsewhere: Arc<Elsewhere>,
         index: Arc<ArcSwap<Index>>,
         settings: &Settings,
     ) -> Self {
@@ -69,7 +69,7 @@ impl Executor {
             rekeyed: false,
             links: HashMap::new(),
             whereabouts: Whereabouts::default(),
-            routes_changed,
+            elsewhere,
         }
     }
 
@@ -148,10 +148,12 @@ impl DataPath for Executor {
             self.netlink.links().map_err(|e| Error(format!("cannot list the interfaces: {e}")))?;
         // A new container's link leads nowhere that was not asked for in vain.
         let another = |index: &u32| links.get(index) != self.links.get(index);
-        let moved = self.routes_changed.swap(false, Ordering::AcqRel)
+        let again = self.elsewhere.namespaces.swap(false, Ordering::AcqRel);
+        let lost = self.elsewhere.routes.swap(false, Ordering::AcqRel)
             || self.whereabouts.devices().iter().any(another);
-        if moved {
-            self.whereabouts = Whereabouts::default();
+        let moved = self.whereabouts.look(&links, again) || lost;
+        if lost {
+            self.whereabouts.forget();
         }
         self.links = links;
         self.hooks.follow_clients(&self.links);
@@ -162,7 +164,7 @@ impl DataPath for Executor {
         let (links, hooks) = (&self.links, &self.hooks);
         let found = self
             .whereabouts
-            .find(addrs, &mut self.netlink, |addr, index| {
+            .find(addrs, &mut self.netlink, links, |addr, index| {
                 let link = links.get(&index)?;
                 if link.name == "lo" {
                     return Some(format!("{addr} is an address of this host"));

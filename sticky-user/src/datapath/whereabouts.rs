@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 
+use super::peers::Peers;
 use crate::control::Reach;
-use crate::netlink::Netlink;
+use crate::netlink::{Link, Netlink};
 
 /// Of the addresses that were asked for since the links or the routes changed.
 #[derive(Default)]
@@ -13,14 +14,32 @@ pub struct Whereabouts {
     /// The interfaces of those that can be reached.
     known: HashMap<IpAddr, u32>,
     devices: HashSet<u32>,
+    peers: Peers,
 }
 
 impl Whereabouts {
+    /// Everything is asked anew.
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.devices.clear();
+    }
+
+    /// Looks at the links again, and asks their other ends `again`. Whether an address is elsewhere since.
+    pub fn look(&mut self, links: &HashMap<u32, Link>, again: bool) -> bool {
+        let all = |this: &Self| -> Vec<Option<u32>> {
+            this.known.iter().map(|(addr, device)| this.peers.link(*device, *addr)).collect()
+        };
+        let before = all(self);
+        self.peers.follow(&self.devices, links, again);
+        before != all(self)
+    }
+
     /// Where these addresses are; `refuses` says why an interface does not do for one.
     pub fn find(
         &mut self,
         addrs: &[IpAddr],
         netlink: &mut Netlink,
+        links: &HashMap<u32, Link>,
         refuses: impl Fn(IpAddr, u32) -> Option<String>,
     ) -> io::Result<HashMap<IpAddr, Reach>> {
         let open = addrs.iter().filter(|addr| !self.known.contains_key(*addr));
@@ -38,9 +57,14 @@ impl Whereabouts {
                 }
             }
         }
+        if !open.is_empty() {
+            self.peers.follow(&self.devices, links, false);
+        }
         for addr in addrs {
             if let Some(index) = self.known.get(addr) {
-                found.insert(*addr, Reach::Device(*index));
+                let reach =
+                    self.peers.link(*index, *addr).map_or(Reach::Device(*index), Reach::Peer);
+                found.insert(*addr, reach);
             }
         }
         Ok(found)
@@ -63,11 +87,11 @@ mod tests {
         let mut netlink = Netlink::connect().unwrap();
         let mut places = Whereabouts::default();
         for _ in 0..2 {
-            let found = places.find(&[HERE], &mut netlink, |_, _| None).unwrap();
+            let found = places.find(&[HERE], &mut netlink, &HashMap::new(), |_, _| None).unwrap();
             assert!(matches!(&found[&HERE], Reach::Not(why) if why.contains("of this host")));
         }
         assert!(places.devices().is_empty());
-        assert!(places.find(&[], &mut netlink, |_, _| None).unwrap().is_empty());
+        assert!(places.find(&[], &mut netlink, &HashMap::new(), |_, _| None).unwrap().is_empty());
     }
 
     /// More than fit into one question, each with an answer of its own.
