@@ -11,7 +11,7 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
@@ -202,8 +202,9 @@ fn not_heard(addr: SocketAddr, error: &io::Error) -> String {
 
 impl Http {
     async fn get(&self, again: Duration) -> Result<(), String> {
-        let mut stream =
-            connect(self.addr, again).await.map_err(|error| not_connected(self.addr, &error))?;
+        let refused = |error: io::Error| not_connected(self.addr, &error);
+        let stream = connect(self.addr, again).await.map_err(refused)?;
+        let mut stream = TcpStream::from_std(stream).map_err(refused)?;
         // No proxied connection: UNKNOWN in version 1, LOCAL in version 2 of HAProxy's PROXY protocol.
         let greeting: &[u8] = match self.proxy_protocol {
             None => b"",

@@ -1,10 +1,10 @@
 //! A connection to a backend that is asked.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use socket2::{Domain, Socket, Type};
 use tokio::time::sleep;
 
 use crate::netlink::Netlink;
@@ -16,10 +16,10 @@ const NEAR: Duration = Duration::from_millis(50);
 /// by when most checks are over, and one lost packet says nothing of a backend. What waits for the backend's link address is
 /// sent anew: a container often has the address of one that has just ended, and that the kernel still asks for.
 pub(super) async fn connect(addr: SocketAddr, again: Duration) -> io::Result<TcpStream> {
-    let first = TcpStream::connect(addr);
+    let first = once(addr);
     let second = async {
         sleep(again).await;
-        TcpStream::connect(addr).await
+        once(addr).await
     };
     tokio::pin!(first, second);
     let mut pause = NEAR;
@@ -32,10 +32,28 @@ pub(super) async fn connect(addr: SocketAddr, again: Duration) -> io::Result<Tcp
             () = sleep(pause) => {
                 pause *= 2;
                 if forget_unanswered(addr.ip()) {
-                    first.set(TcpStream::connect(addr));
+                    first.set(once(addr));
                 }
             }
         }
+    }
+}
+
+async fn once(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    match socket.connect(&addr.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    // One on this host has answered by now, as a rule: then there is nothing to wait for.
+    if socket.peer_addr().is_ok() {
+        return Ok(socket.into());
+    }
+    let stream = tokio::net::TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => stream.into_std(),
     }
 }
 
@@ -46,7 +64,6 @@ fn forget_unanswered(addr: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use socket2::{Domain, Socket, Type};
     use tokio::time::timeout;
 
     use super::*;
@@ -58,7 +75,7 @@ mod tests {
         // Room for one that waits; SYNs of others are dropped.
         socket.listen(0).unwrap();
         let addr = socket.local_addr().unwrap().as_socket().unwrap();
-        let _waiting = TcpStream::connect(addr).await.unwrap();
+        let _waiting = once(addr).await.unwrap();
         let asking = tokio::spawn(connect(addr, Duration::from_millis(200)));
         sleep(Duration::from_millis(50)).await;
         assert!(!asking.is_finished());
