@@ -103,12 +103,32 @@ pub enum Reach {
     Not(String),
 }
 
+/// What may be elsewhere than was said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moved {
+    pub all: bool,
+    pub addrs: HashSet<IpAddr>,
+}
+
+impl Moved {
+    /// This, and something else.
+    pub fn and(&mut self, other: Self) {
+        self.all |= other.all;
+        self.addrs.extend(other.addrs);
+    }
+
+    #[must_use]
+    pub fn touches(&self, mut addrs: impl Iterator<Item = IpAddr>) -> bool {
+        self.all || !self.addrs.is_empty() && addrs.any(|addr| self.addrs.contains(&addr))
+    }
+}
+
 /// The maps, as the loop needs them.
 pub trait DataPath: Send + 'static {
     /// What is loaded, also what another process of sticky left.
     fn loaded(&mut self) -> Result<Loaded, Error>;
-    /// Follows what became of the interfaces that clients come in by. Whether addresses may be elsewhere since.
-    fn look(&mut self) -> Result<bool, Error>;
+    /// Follows what became of the interfaces that clients come in by. Says which addresses may be elsewhere since.
+    fn look(&mut self) -> Result<Moved, Error>;
     /// Where each of these addresses is; also puts the hooks in place that are missing where backends answer.
     fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error>;
     /// Makes the changes, in the plan's order.
@@ -168,4 +188,21 @@ pub struct Counters {
     pub backends: HashMap<String, (u64, u64)>,
     /// Clients with a record, by service id.
     pub clients: HashMap<String, u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moved_touches_those_who_have_it() {
+        let [a, b]: [IpAddr; 2] = [[192, 0, 2, 1].into(), [192, 0, 2, 2].into()];
+        let mut moved = Moved::default();
+        assert!(!moved.touches([a, b].into_iter()));
+        moved.and(Moved { all: false, addrs: [a].into() });
+        moved.and(Moved::default());
+        assert!(moved.touches([b, a].into_iter()) && !moved.touches([b].into_iter()));
+        moved.and(Moved { all: true, addrs: HashSet::new() });
+        assert!(moved.touches(std::iter::empty()));
+    }
 }

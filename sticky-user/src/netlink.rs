@@ -55,6 +55,8 @@ pub struct Netlink {
     socket: Socket,
     /// Of the last request.
     sequence: u32,
+    /// Room for a piece of an answer.
+    piece: Vec<u8>,
 }
 
 impl Netlink {
@@ -62,7 +64,7 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, piece: Vec::with_capacity(PIECE) })
     }
 
     /// One that can ask about other namespaces: the kernel reads all of such a request, or refuses it.
@@ -214,13 +216,13 @@ impl Netlink {
 
     /// Shows each message of the next datagram, with the number of the request that it answers.
     fn receive(
-        &self,
+        &mut self,
         mut each: impl FnMut(u32, NetlinkPayload<RouteNetlinkMessage>) -> io::Result<()>,
     ) -> io::Result<()> {
         let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-        let mut datagram = Vec::with_capacity(PIECE);
-        self.socket.recv(&mut datagram, libc::MSG_DONTWAIT)?;
-        let mut rest = datagram.as_slice();
+        self.piece.clear();
+        self.socket.recv(&mut self.piece, libc::MSG_DONTWAIT)?;
+        let mut rest = self.piece.as_slice();
         while !rest.is_empty() {
             let length = NetlinkBuffer::new_checked(rest).map_err(invalid)?.length() as usize;
             let message = NetlinkMessage::deserialize(rest).map_err(invalid)?;

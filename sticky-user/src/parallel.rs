@@ -7,8 +7,10 @@ const FEW: usize = 32;
 
 /// What `make` makes of each, in their order.
 pub fn map<T: Sync, R: Send>(all: &[T], make: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    if threads == 1 || all.len() < FEW {
+    // The limits of the control group are read for this, from files.
+    let threads = || thread::available_parallelism().map_or(1, usize::from);
+    let threads = if all.len() < FEW { 1 } else { threads() };
+    if threads == 1 {
         return all.iter().map(make).collect();
     }
     let make = &make;

@@ -19,7 +19,7 @@ use super::in_order::InOrder;
 use super::plan::{self, Build, Loaded, Plan};
 use super::settle::Survey;
 use super::warming::Warming;
-use super::{InForce, InForceService};
+use super::{InForce, InForceService, Moved};
 use crate::model::{Service, Snapshot};
 use crate::provider::Found;
 
@@ -60,7 +60,7 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
         warming: Warming::default(),
         frontends: Frontends::default(),
         parts: Vec::new(),
-        moved: false,
+        moved: Moved::default(),
         became: All::default(),
         planned: None,
     };
@@ -116,7 +116,7 @@ struct Reconciler {
     /// What should be in force of each service.
     parts: Vec<Arc<Part>>,
     /// Addresses may be elsewhere than these say.
-    moved: bool,
+    moved: Moved,
     /// What became of each of them.
     became: All,
     /// What the last plan followed from; from the same and the same parts follows that nothing is to be done. `None`: it is
@@ -201,14 +201,15 @@ impl Reconciler {
         data_path: &mut dyn super::DataPath,
     ) -> Result<Vec<Arc<Part>>, super::Error> {
         // Still so after a failure further on.
-        self.moved |= data_path.look()?;
+        self.moved.and(data_path.look()?);
         let at = Instant::now();
         self.warming.see(services, at);
         let mut before = InOrder::new(&self.parts);
         let before: Vec<Option<&Arc<Part>>> =
             services.iter().map(|service| before.find(|part| part.belongs_to(service))).collect();
-        let stays = |before: Option<&Arc<Part>>, service, resolved| {
-            before.filter(|part| !self.moved && part.is_of(service, resolved)).cloned()
+        let stays = |before: Option<&Arc<Part>>, service: &Arc<Service>, resolved| {
+            let moved = || self.moved.touches(desired::addresses(service));
+            before.filter(|part| part.is_of(service, resolved) && !moved()).cloned()
         };
         let all = || services.iter().zip(resolved).zip(&before);
         let mut parts: Vec<Option<Arc<Part>>> =
@@ -228,7 +229,7 @@ impl Reconciler {
             })
         });
         let parts = parts.collect();
-        self.moved = false;
+        self.moved = Moved::default();
         Ok(parts)
     }
 

@@ -26,7 +26,7 @@ use super::whereabouts::Whereabouts;
 use crate::clients::hash_of;
 use crate::control::plan::{FrontendKey, Loaded, Plan, Rule};
 use crate::control::settle::Known;
-use crate::control::{Census, DataPath, Error, Reach};
+use crate::control::{Census, DataPath, Error, Moved, Reach};
 use crate::netlink::{Link, Netlink};
 use crate::parallel;
 
@@ -143,7 +143,7 @@ impl DataPath for Executor {
         Ok(read)
     }
 
-    fn look(&mut self) -> Result<bool, Error> {
+    fn look(&mut self) -> Result<Moved, Error> {
         let links =
             self.netlink.links().map_err(|e| Error(format!("cannot list the interfaces: {e}")))?;
         // A new container's link leads nowhere that was not asked for in vain.
@@ -151,7 +151,7 @@ impl DataPath for Executor {
         let again = self.elsewhere.namespaces.swap(false, Ordering::AcqRel);
         let lost = self.elsewhere.routes.swap(false, Ordering::AcqRel)
             || self.whereabouts.devices().iter().any(another);
-        let moved = self.whereabouts.look(&links, again) || lost;
+        let moved = Moved { all: lost, addrs: self.whereabouts.look(&links, again) };
         if lost {
             self.whereabouts.forget();
         }

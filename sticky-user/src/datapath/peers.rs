@@ -20,7 +20,13 @@ pub struct Peers {
 
 impl Peers {
     /// Looks at the links behind `devices`: asks about those that are new or not as they were, or about all of them `again`.
-    pub fn follow(&mut self, devices: &HashSet<u32>, links: &HashMap<u32, Link>, again: bool) {
+    /// Says which addresses are elsewhere since, each with the device that leads there.
+    pub fn follow(
+        &mut self,
+        devices: &HashSet<u32>,
+        links: &HashMap<u32, Link>,
+        again: bool,
+    ) -> Vec<(u32, IpAddr)> {
         let behind: Vec<(u32, u32, &Link, &Peer)> = links
             .iter()
             .filter_map(|(index, link)| {
@@ -29,8 +35,14 @@ impl Peers {
                 Some((device, *index, link, peer))
             })
             .collect();
+        let is_known = |index, link| self.known.get(index).is_some_and(|(known, _)| known == link);
+        let as_known = behind.len() == self.known.len()
+            && behind.iter().all(|(_, index, link, _)| is_known(index, *link));
+        if as_known && !again {
+            return Vec::new();
+        }
         let mut known = std::mem::take(&mut self.known);
-        self.at.clear();
+        let before = std::mem::take(&mut self.at);
         for (device, index, link, peer) in behind {
             let before = known.remove(&index).filter(|(before, _)| !again && before == link);
             let addrs = before.map(|(_, addrs)| addrs).or_else(|| self.ask(link, peer));
@@ -41,6 +53,8 @@ impl Peers {
             }
             self.known.insert(index, (link.clone(), addrs));
         }
+        let moved = |place: &&(u32, IpAddr)| before.get(place) != self.at.get(place);
+        before.keys().chain(self.at.keys()).filter(moved).copied().collect()
     }
 
     /// The link at whose other end an address is that this device leads to.

@@ -24,14 +24,13 @@ impl Whereabouts {
         self.devices.clear();
     }
 
-    /// Looks at the links again, and asks their other ends `again`. Whether an address is elsewhere since.
-    pub fn look(&mut self, links: &HashMap<u32, Link>, again: bool) -> bool {
-        let all = |this: &Self| -> Vec<Option<u32>> {
-            this.known.iter().map(|(addr, device)| this.peers.link(*device, *addr)).collect()
-        };
-        let before = all(self);
-        self.peers.follow(&self.devices, links, again);
-        before != all(self)
+    /// Looks at the links again, and asks their other ends `again`. Which addresses that were asked for are elsewhere since.
+    pub fn look(&mut self, links: &HashMap<u32, Link>, again: bool) -> HashSet<IpAddr> {
+        let moved = self.peers.follow(&self.devices, links, again).into_iter();
+        moved
+            .filter(|(device, addr)| self.known.get(addr) == Some(device))
+            .map(|(_, a)| a)
+            .collect()
     }
 
     /// Where these addresses are; `refuses` says why an interface does not do for one.

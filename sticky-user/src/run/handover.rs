@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::control::plan::{Loaded, Plan};
 use crate::control::settle::Known;
-use crate::control::{Census, DataPath, Error, Reach};
+use crate::control::{Census, DataPath, Error, Moved, Reach};
 use crate::failure::Failure;
 use crate::socket::client::{Client, ClientError};
 use crate::socket::{Claim, ClaimError};
@@ -103,7 +103,7 @@ impl<D: DataPath> DataPath for Holdable<D> {
         self.inner.loaded()
     }
 
-    fn look(&mut self) -> Result<bool, Error> {
+    fn look(&mut self) -> Result<Moved, Error> {
         let _free = self.hold.free()?;
         self.inner.look()
     }
