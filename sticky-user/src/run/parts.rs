@@ -132,6 +132,18 @@ impl Parts {
             views.found.clone(),
         ));
 
+        let mut admin_addr = None;
+        if let Some(addr) = config.admin {
+            let admin = Admin { views: Arc::clone(&views), metrics, ready: Arc::clone(&ready) };
+            let listener = admin::bind(addr).with_context(|| {
+                format!("--admin {addr} cannot be listened on; choose another address, or `none`")
+            })?;
+            admin_addr = listener.local_addr().ok();
+            handle.spawn(admin::serve(listener, Arc::new(admin)));
+        }
+        // Before anything can be in force, so that the log says in this order what listens and that it is ready.
+        announce(config, &views, proxy.http_addr(), admin_addr);
+
         let hold = Hold::default();
         let (paused, gate_paused) = watch::channel(false);
         let executor = executor.map(|inner| -> Box<dyn control::DataPath> {
@@ -150,16 +162,6 @@ impl Parts {
 
         let handover = mpsc::channel(1);
         let socket = handle.spawn(socket::serve(claim, Arc::clone(&views), handover.0.clone()));
-        let mut admin_addr = None;
-        if let Some(addr) = config.admin {
-            let admin = Admin { views: Arc::clone(&views), metrics, ready: Arc::clone(&ready) };
-            let listener = admin::bind(addr).with_context(|| {
-                format!("--admin {addr} cannot be listened on; choose another address, or `none`")
-            })?;
-            admin_addr = listener.local_addr().ok();
-            handle.spawn(admin::serve(listener, Arc::new(admin)));
-        }
-        announce(config, &views, proxy.http_addr(), admin_addr);
         Ok(Self {
             views,
             proxy,
