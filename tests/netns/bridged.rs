@@ -67,14 +67,20 @@ pub fn run(net: &Topology, file: &ServiceFile, interfaces: &[&str]) -> anyhow::R
     Sticky::start(&net.node, &args)
 }
 
-/// A container on a bridge, and sticky in front of it. What comes last ends first.
-pub fn serving(interfaces: &[&str]) -> anyhow::Result<(Topology, Container, ServiceFile, Sticky)> {
+/// A container that serves, on a bridge of the node.
+pub fn contained() -> anyhow::Result<(Topology, Container)> {
     let net = Topology::new()?;
     bridge(&net.node)?;
     let mut container = Container::new()?;
     container.plug_in(&net.node, ADDRESS)?;
     container.serve()?;
     net.node.sysctl("net.ipv4.ip_forward", "1")?;
+    Ok((net, container))
+}
+
+/// The same with sticky in front of it. What comes last ends first.
+pub fn serving(interfaces: &[&str]) -> anyhow::Result<(Topology, Container, ServiceFile, Sticky)> {
+    let (net, container) = contained()?;
     let file = file()?;
     let sticky = run(&net, &file, interfaces)?;
     sticky.wait_up("demo", 1, Duration::from_secs(10))?;

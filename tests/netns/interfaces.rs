@@ -8,10 +8,10 @@ use serde_json::Value;
 use sticky_tests::demo::LINE_PORT;
 use sticky_tests::netns::Netns;
 use sticky_tests::sticky::Sticky;
-use sticky_tests::topology::{Topology, client, vip};
+use sticky_tests::topology::{client, vip};
 use sticky_tests::wait;
 
-use crate::bridged::{ADDRESS, Container, SOON, answered, bridge, file, run, serving};
+use crate::bridged::{ADDRESS, SOON, answered, bridge, contained, file, run, serving};
 
 const LATE: &str = "192.0.2.1";
 
@@ -86,12 +86,7 @@ fn traces(node: &Netns) -> anyhow::Result<BTreeSet<String>> {
 
 #[test]
 fn filters_beside_ours_go_on_and_detach_leaves_nothing() -> anyhow::Result<()> {
-    let net = Topology::new()?;
-    bridge(&net.node)?;
-    let mut container = Container::new()?;
-    container.plug_in(&net.node, ADDRESS)?;
-    container.serve()?;
-    net.node.sysctl("net.ipv4.ip_forward", "1")?;
+    let (net, _container) = contained()?;
     // Somebody's own: whatever comes to port 7777 is mirrored.
     net.node.run("tc", &["qdisc", "add", "dev", "eth0", "clsact"])?;
     let filter = "filter add dev eth0 ingress protocol ip u32 match ip dport 7777 0xffff \
