@@ -23,6 +23,7 @@ pub struct Cursor {
     at: u32,
     skip: u32,
     credit: u64,
+    taken: u32,
 }
 
 /// The identity of a backend for [`Member`]: a keyed hash of its id, by the same function as the clients'.
@@ -53,6 +54,7 @@ pub fn fill(members: &[Member], cursors: &mut [Cursor], table: &mut [Slot]) {
             at: crate::hash::slot(member.identity, size),
             skip: 1 + crate::hash::slot(member.identity << 32, size - 1),
             credit: 0,
+            taken: 0,
         };
     }
     let mut free = size;
@@ -74,6 +76,7 @@ pub fn fill(members: &[Member], cursors: &mut [Cursor], table: &mut [Slot]) {
             if let Some(slot) = table.get_mut(cursor.at as usize) {
                 *slot = Slot::new(member.index, false);
             }
+            cursor.taken += 1;
             free -= 1;
             if free == 0 {
                 return;
@@ -83,6 +86,12 @@ pub fn fill(members: &[Member], cursors: &mut [Cursor], table: &mut [Slot]) {
 }
 
 impl Cursor {
+    /// Slots that its member has, after [`fill`].
+    #[must_use]
+    pub const fn taken(&self) -> u32 {
+        self.taken
+    }
+
     const fn step(&mut self, size: u32) {
         let next = self.at + self.skip;
         self.at = if next >= size { next - size } else { next };
@@ -164,7 +173,11 @@ mod tests {
         #[test]
         fn shares_follow_weights(weights in proptest::collection::vec(1u32..50, 1..100)) {
             let m = members(weights.iter().enumerate().map(|(i, w)| (i as u32, *w)));
-            let table = build(&m, SIZE);
+            let (mut cursors, mut table) = (vec![Cursor::default(); m.len()], vec![Slot::EMPTY; SIZE]);
+            fill(&m, &mut cursors, &mut table);
+            for (member, cursor) in m.iter().zip(&cursors) {
+                prop_assert_eq!(share(&table, member.index), cursor.taken() as usize);
+            }
             let total: u32 = weights.iter().sum();
             for (i, w) in weights.iter().enumerate() {
                 let fair = SIZE as f64 * f64::from(*w) / f64::from(total);

@@ -8,6 +8,7 @@ mod counted;
 pub mod desired;
 pub mod frontends;
 mod in_order;
+mod parts;
 pub mod plan;
 pub mod reconcile;
 pub mod rules;
@@ -115,6 +116,11 @@ impl Moved {
     pub fn and(&mut self, other: Self) {
         self.all |= other.all;
         self.addrs.extend(other.addrs);
+    }
+
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        !self.all && self.addrs.is_empty()
     }
 
     #[must_use]

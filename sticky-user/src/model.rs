@@ -38,6 +38,17 @@ impl Snapshot {
     }
 }
 
+/// Has `known` be the same as `now`, without touching those that already are.
+pub fn take_over(known: &mut Vec<Arc<Service>>, now: &[Arc<Service>]) {
+    if known.len() != now.len() {
+        *known = now.to_vec();
+        return;
+    }
+    for (known, now) in known.iter_mut().zip(now).filter(|(known, now)| !Arc::ptr_eq(known, now)) {
+        *known = Arc::clone(now);
+    }
+}
+
 /// A service as a user wrote it, with its backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {

@@ -5,89 +5,117 @@ use std::sync::Arc;
 use super::desired::Part;
 use super::frontends::Resolved;
 use super::in_order::InOrder;
+use super::parts::{Changed, Parts};
 use super::plan::{Loaded, LoadedService};
 use super::{FrontendInForce, InForceService, Path, shares};
 use crate::model::Service;
 use crate::parallel;
 
-/// What became of all services, last.
+/// What became of all services, last, in their order.
 #[derive(Default)]
 pub(super) struct All(Vec<Became>);
 
 /// What is in force of a service, and what that followed from.
+#[derive(Clone)]
 struct Became {
-    part: Arc<Part>,
+    part: Option<Arc<Part>>,
     loaded: Option<Arc<LoadedService>>,
     in_force: Arc<InForceService>,
 }
 
-impl All {
-    /// What becomes of these services.
-    pub(super) fn of(
-        &mut self,
-        services: &[Arc<Service>],
-        resolved: &[Resolved],
-        parts: &[Arc<Part>],
-        loaded: &Loaded,
-    ) -> Vec<Arc<InForceService>> {
-        let before = std::mem::take(&mut self.0);
-        let (mut before, mut parts) = (InOrder::new(&before), InOrder::new(parts));
-        let all: Vec<_> = services
-            .iter()
-            .zip(resolved)
-            .map(|(service, resolved)| {
-                let part = parts.find(|part| part.belongs_to(service));
-                let loaded = part.and_then(|part| loaded.services.get(&part.identity()));
-                let same = part.and_then(|part| {
-                    let before = before.find(|before| before.part.belongs_to(service))?;
-                    let loaded_before = before.loaded.as_ref().map(Arc::as_ptr);
-                    let same =
-                        Arc::ptr_eq(part, &before.part) && loaded.map(Arc::as_ptr) == loaded_before;
-                    same.then_some(before)
-                });
-                (service, resolved, part, loaded, same.map(|same| Arc::clone(&same.in_force)))
-            })
-            .collect();
-        let others: Vec<_> = all.iter().filter(|(.., same)| same.is_none()).collect();
-        let made = parallel::map(&others, |(service, resolved, part, loaded, _)| {
-            let (part, loaded) = (part.map(Arc::as_ref), loaded.map(Arc::as_ref));
-            Arc::new(in_force(service, resolved, part, loaded))
-        });
-        let mut made = made.into_iter();
-        let in_force = all.iter().map(|(_, _, part, loaded, same)| {
-            let in_force = same
-                .clone()
-                .or_else(|| made.next())
-                .expect("as many were made as there are that are not the same");
-            if let Some(part) = part {
-                let (part, loaded) = (Arc::clone(part), loaded.cloned());
-                self.0.push(Became { part, loaded, in_force: Arc::clone(&in_force) });
-            }
-            in_force
-        });
-        in_force.collect()
+/// What the state of a service follows from.
+struct Source<'a> {
+    service: &'a Service,
+    resolved: &'a Resolved,
+    part: Option<&'a Arc<Part>>,
+    loaded: Option<&'a Arc<LoadedService>>,
+}
+
+/// All that is known now.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) services: &'a [Arc<Service>],
+    pub(super) resolved: &'a [Resolved],
+    pub(super) parts: &'a Parts,
+    pub(super) loaded: &'a Loaded,
+}
+
+impl<'a> Known<'a> {
+    fn of(&self, place: usize) -> Option<Source<'a>> {
+        let part = self.parts.get(place);
+        let loaded = part.and_then(|part| self.loaded.services.get(&part.identity()));
+        let (service, resolved) = (self.services.get(place)?, self.resolved.get(place)?);
+        Some(Source { service, resolved, part, loaded })
     }
 }
 
-fn in_force(
-    service: &Service,
-    resolved: &Resolved,
-    part: Option<&Part>,
-    loaded: Option<&LoadedService>,
-) -> InForceService {
-    let mut errors = resolved.errors.clone();
-    errors.extend(part.into_iter().flat_map(|part| part.errors.iter().cloned()));
-    let relayed = |frontend: &_| part.is_some_and(|part| part.relayed.contains(frontend));
-    let frontends = resolved.frontends.iter().map(|&(frontend, target)| FrontendInForce {
-        frontend,
-        target,
-        path: if relayed(&frontend) { Path::Relay } else { Path::Xdp },
-    });
-    InForceService {
-        id: service.id.clone(),
-        frontends: frontends.collect(),
-        slots: loaded.map(|loaded| shares::count(service, loaded)).unwrap_or_default(),
-        errors,
-        loaded: loaded.is_some_and(|loaded| loaded.wanted.is_some() && !loaded.backends.is_empty()),
+impl All {
+    /// What becomes of all that is known, of which this changed.
+    pub(super) fn of(&mut self, known: Known<'_>, changed: &Changed) -> Vec<Arc<InForceService>> {
+        match changed {
+            Changed::All => self.0 = self.anew(known),
+            Changed::Only(places) => {
+                for place in places {
+                    if let (Some(became), Some(source)) = (self.0.get_mut(*place), known.of(*place))
+                    {
+                        *became = source.becomes();
+                    }
+                }
+            }
+        }
+        self.0.iter().map(|became| Arc::clone(&became.in_force)).collect()
+    }
+
+    fn anew(&self, known: Known<'_>) -> Vec<Became> {
+        let mut before = InOrder::new(&self.0);
+        let sources = (0..known.services.len()).filter_map(|place| known.of(place));
+        let sources: Vec<_> = sources
+            .map(|source| {
+                let before = before.find(|before| before.in_force.id == source.service.id);
+                (before.filter(|before| source.gave(before)), source)
+            })
+            .collect();
+        parallel::map(&sources, |(same, source)| match same {
+            Some(same) => Became::clone(same),
+            None => source.becomes(),
+        })
+    }
+}
+
+impl Source<'_> {
+    /// Whether this followed from it.
+    fn gave(&self, became: &Became) -> bool {
+        let loaded = [self.loaded, became.loaded.as_ref()].map(|loaded| loaded.map(Arc::as_ptr));
+        let same = |part: &Arc<Part>| became.part.as_ref().is_some_and(|b| Arc::ptr_eq(b, part));
+        loaded[0] == loaded[1] && self.part.is_some_and(same)
+    }
+
+    fn becomes(&self) -> Became {
+        Became {
+            part: self.part.cloned(),
+            loaded: self.loaded.cloned(),
+            in_force: Arc::new(self.in_force()),
+        }
+    }
+
+    fn in_force(&self) -> InForceService {
+        let Self { service, resolved, part, loaded } = self;
+        let mut errors = resolved.errors.clone();
+        errors.extend(part.iter().flat_map(|part| part.errors.iter().cloned()));
+        let relayed = |frontend: &_| part.is_some_and(|part| part.relayed.contains(frontend));
+        let frontends = resolved.frontends.iter().map(|&(frontend, target)| FrontendInForce {
+            frontend,
+            target,
+            path: if relayed(&frontend) { Path::Relay } else { Path::Xdp },
+        });
+        let has_backends =
+            |loaded: &&Arc<LoadedService>| loaded.wanted.is_some() && !loaded.backends.is_empty();
+        InForceService {
+            id: service.id.clone(),
+            frontends: frontends.collect(),
+            slots: loaded.map(|loaded| shares::of(service, loaded)).unwrap_or_default(),
+            errors,
+            loaded: loaded.as_ref().is_some_and(has_backends),
+        }
     }
 }

@@ -29,7 +29,7 @@ const NANOS: u32 = 1_000_000_000;
 /// What the maps should say of a service, and what it was made from.
 #[derive(Debug, PartialEq)]
 pub struct Part {
-    service: Arc<Service>,
+    pub service: Arc<Service>,
     resolved: Resolved,
     /// `None`: it is not balanced by the client's address.
     pub desired: Option<Arc<DesiredService>>,
@@ -38,7 +38,7 @@ pub struct Part {
     /// Frontends of a family that not every backend has an address of.
     pub relayed: Vec<Frontend>,
     /// Something else may follow from the same: a weight grows with time, or a backend that nothing leads to may be reached.
-    restless: bool,
+    pub restless: bool,
 }
 
 impl Part {
@@ -82,6 +82,13 @@ impl Part {
     #[must_use]
     pub fn is_of(&self, service: &Arc<Service>, resolved: &Resolved) -> bool {
         !self.restless && Arc::ptr_eq(&self.service, service) && self.resolved == *resolved
+    }
+
+    /// Whether both differ in their backends at most.
+    #[must_use]
+    pub fn serves_as(&self, other: &Self) -> bool {
+        let [a, b] = [self, other].map(|part| part.desired.as_ref().map(|d| &d.frontends));
+        a == b
     }
 
     /// Shares what is as it was before.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::{Frontend, LabelError, Publish, Service};
+use crate::model::{self, Frontend, LabelError, Publish, Service};
 
 /// Who listens where on this host, as far as a frontend must not take it away.
 pub trait Occupied {
@@ -78,7 +78,7 @@ impl Frontends {
         if !same || !fresh {
             self.asked = Some(now);
         }
-        self.services = services.to_vec();
+        model::take_over(&mut self.services, services);
         Arc::clone(&self.resolved)
     }
 }

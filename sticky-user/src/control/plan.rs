@@ -62,8 +62,10 @@ pub struct Loaded {
     pub frontends: HashMap<FrontendKey, Frontend>,
     /// Source rules, by [`Frontend::rules`].
     pub rules: BTreeMap<u32, Vec<Rule>>,
-    /// Indices that were used before: last generation, and the tick of their end.
+    /// Indices of backends that were used before: last generation, and the tick of their end.
     pub retired: BTreeMap<u32, (u32, u32)>,
+    /// The first index that no backend has had yet, nor any after it.
+    pub unused: u32,
 }
 
 /// A service in the maps.
@@ -71,6 +73,8 @@ pub struct Loaded {
 pub struct LoadedService {
     pub index: u32,
     pub slots: Arc<[Slot]>,
+    /// How many of them each backend has: by its index, which they are sorted by.
+    pub shares: Arc<[(u32, u32)]>,
     /// By identity. Also those that are no longer in the table but live.
     pub backends: BTreeMap<u64, Backend>,
     /// What the slots were built from: Maglev identity and weight. Empty after an adoption.
@@ -164,12 +168,16 @@ pub struct Plan {
     pub retired: Vec<Backend>,
     /// Slots that changed hands, by service identity.
     pub moved: BTreeMap<u64, usize>,
+    /// Identities of services of which something else is known after it, also what no map has, or nothing.
+    pub services: Vec<u64>,
 }
 
 impl Plan {
+    /// The maps stay as they are.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        let known = Self { services: self.services.clone(), ..Self::default() };
+        *self == known
     }
 }
 
@@ -191,26 +199,38 @@ pub struct Build {
     pub rekeyed: bool,
 }
 
+/// What is wanted of the services.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// These and no others.
+    All(&'a [Arc<DesiredService>]),
+    /// These with other backends than are loaded; all else stays.
+    Others(&'a [Arc<DesiredService>]),
+}
+
 /// The plan that turns `loaded` into what is wanted, and what is loaded after it. Services that are loaded as they are wanted
 /// cost no more than to see that.
-pub fn diff(
-    loaded: &Loaded,
-    wanted: &[Arc<DesiredService>],
-    build: Build,
-) -> Result<(Plan, Loaded), Full> {
+pub fn diff(loaded: &Loaded, wanted: Wanted<'_>, build: Build) -> Result<(Plan, Loaded), Full> {
+    let (wanted, whole) = match wanted {
+        Wanted::All(wanted) => (wanted, true),
+        Wanted::Others(wanted) => (wanted, false),
+    };
     let mut plan = Plan::default();
     let mut next = loaded.clone();
-    let mut free = None;
-    let indices = || Indices::of(loaded, build.now);
-    let identities: HashSet<u64> = wanted.iter().map(|want| want.identity).collect();
+    let mut free = Indices::of(loaded, build.now);
+    let stays: HashSet<u64> = match whole {
+        true => wanted.iter().map(|want| want.identity).collect(),
+        false => HashSet::new(),
+    };
     let is_loaded = |want: &&Arc<DesiredService>| {
         !build.rekeyed && loaded.services.get(&want.identity).is_some_and(|old| old.is(want))
     };
     let changed: Vec<_> = wanted.iter().filter(|want| !is_loaded(want)).collect();
-    let gone = loaded.services.iter().filter(|(identity, _)| !identities.contains(identity));
-    let gone: Vec<_> = gone.collect();
+    let gone = loaded.services.iter().filter(|(identity, _)| !stays.contains(identity));
+    let gone: Vec<_> = if whole { gone.collect() } else { Vec::new() };
     for (identity, old) in &gone {
         next.services.remove(identity);
+        plan.services.push(**identity);
         plan.gone_tables.push(old.index);
         plan.service_ids.push((old.index, 0));
     }
@@ -220,7 +240,7 @@ pub fn diff(
         let index = match old {
             Some(old) => old.index,
             None => {
-                let index = free.get_or_insert_with(indices).service()?;
+                let index = free.service()?;
                 plan.service_ids.push((index, want.identity));
                 index
             }
@@ -230,7 +250,7 @@ pub fn diff(
             let before = old.and_then(|o| o.backends.get(&b.identity));
             let id = match before {
                 Some(before) => BackendId(before.id),
-                None => free.get_or_insert_with(indices).backend(&mut next.retired)?,
+                None => free.backend(&mut next)?,
             };
             let value = Backend {
                 v4: b.v4,
@@ -250,7 +270,8 @@ pub fn diff(
     }
     let tables =
         parallel::map(&parts, |(want, old, _, backends)| table(want, *old, backends, build));
-    for ((want, old, index, backends), (slots, members, moved)) in parts.into_iter().zip(tables) {
+    for ((want, old, index, backends), table) in parts.into_iter().zip(tables) {
+        let Built { slots, shares, members, moved } = table;
         // A table that was not built anew is the same one, and need not be compared.
         if old.is_none_or(|o| !Arc::ptr_eq(&o.slots, &slots) && o.slots != slots) {
             plan.tables.push((index, Arc::clone(&slots)));
@@ -273,12 +294,16 @@ pub fn diff(
         let moves = moved > 0 || build.rekeyed;
         let moved = if moves { Some(build.now) } else { old.and_then(|old| old.moved) };
         let wanted = Some(Arc::clone(want));
-        let service = LoadedService { index, slots, backends, members, moved, rules, wanted };
+        let service =
+            LoadedService { index, slots, shares, backends, members, moved, rules, wanted };
         next.services.insert(want.identity, Arc::new(service));
+        plan.services.push(want.identity);
     }
 
     // What is wanted is there now; whatever is there besides is not wanted.
-    if next.frontends.len() != wanted.iter().map(|want| want.frontends.len()).sum::<usize>() {
+    if whole
+        && next.frontends.len() != wanted.iter().map(|want| want.frontends.len()).sum::<usize>()
+    {
         let keys: HashSet<_> =
             wanted.iter().flat_map(|want| &want.frontends).map(|(key, _)| *key).collect();
         next.frontends.retain(|key, _| keys.contains(key));
@@ -350,13 +375,22 @@ fn rules(want: &DesiredService, index: u32, loaded: &Loaded, plan: &mut Plan) ->
     number
 }
 
+/// A table, as in [`LoadedService`].
+struct Built {
+    slots: Arc<[Slot]>,
+    shares: Arc<[(u32, u32)]>,
+    members: Vec<(u64, u32)>,
+    /// Slots that changed hands.
+    moved: usize,
+}
+
 /// The slots of a service: what the members give, and marked where a change moved them.
 fn table(
     want: &DesiredService,
     old: Option<&LoadedService>,
     backends: &BTreeMap<u64, Backend>,
     build: Build,
-) -> (Arc<[Slot]>, Vec<(u64, u32)>, usize) {
+) -> Built {
     let mut members: Vec<Member> = want
         .backends
         .iter()
@@ -373,12 +407,17 @@ fn table(
         && !built_from.is_empty()
         && !build.rekeyed
     {
-        return (Arc::clone(&old.slots), built_from, 0);
+        let (slots, shares) = (Arc::clone(&old.slots), Arc::clone(&old.shares));
+        return Built { slots, shares, members: built_from, moved: 0 };
     }
     let mut slots: Arc<[Slot]> =
         std::iter::repeat_n(Slot::EMPTY, build.table_size as usize).collect();
     let filled = Arc::make_mut(&mut slots);
-    maglev::fill(&members, &mut vec![Cursor::default(); members.len()], filled);
+    let mut cursors = vec![Cursor::default(); members.len()];
+    maglev::fill(&members, &mut cursors, filled);
+    let shares = members.iter().zip(&cursors).map(|(member, at)| (member.index, at.taken()));
+    let mut shares: Vec<_> = shares.collect();
+    shares.sort_unstable();
     let mut moved = 0;
     if let Some(old) = old {
         for (new, old) in filled.iter_mut().zip(old.slots.iter()) {
@@ -389,7 +428,7 @@ fn table(
             }
         }
     }
-    (slots, built_from, moved)
+    Built { slots, shares: shares.into(), members: built_from, moved }
 }
 
 #[cfg(test)]

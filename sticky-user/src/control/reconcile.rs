@@ -1,6 +1,6 @@
 //! The loop: waits for a change of what was found or of this node's addresses and links, commits it, says so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,15 +11,16 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use super::became::All;
+use super::became::{All, Known};
 use super::counted::Counted;
 use super::desired::{self, Part, identity};
 use super::frontends::{Frontends, Occupied, Resolved};
 use super::in_order::InOrder;
-use super::plan::{self, Build, Loaded, Plan};
+use super::parts::{Changed, Parts};
+use super::plan::{self, Build, Loaded, Plan, Wanted};
 use super::settle::Survey;
 use super::warming::Warming;
-use super::{InForce, InForceService, Moved};
+use super::{InForce, InForceService};
 use crate::model::{Service, Snapshot};
 use crate::provider::Found;
 
@@ -51,19 +52,7 @@ pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, ru
             Loaded::default()
         }
     };
-    let mut reconciler = Reconciler {
-        loaded,
-        generation: 0,
-        counted: Counted::default(),
-        last: None,
-        errors: HashSet::new(),
-        warming: Warming::default(),
-        frontends: Frontends::default(),
-        parts: Vec::new(),
-        moved: Moved::default(),
-        became: All::default(),
-        planned: None,
-    };
+    let mut reconciler = Reconciler::new(loaded);
     let mut found = inputs.found.borrow_and_update().clone();
     let mut surveyed = Instant::now();
     let mut event_at = found.event_at;
@@ -113,10 +102,7 @@ struct Reconciler {
     errors: HashSet<(String, String)>,
     warming: Warming,
     frontends: Frontends,
-    /// What should be in force of each service.
-    parts: Vec<Arc<Part>>,
-    /// Addresses may be elsewhere than these say.
-    moved: Moved,
+    parts: Parts,
     /// What became of each of them.
     became: All,
     /// What the last plan followed from; from the same and the same parts follows that nothing is to be done. `None`: it is
@@ -125,6 +111,21 @@ struct Reconciler {
 }
 
 impl Reconciler {
+    fn new(loaded: Loaded) -> Self {
+        Self {
+            loaded,
+            generation: 0,
+            counted: Counted::default(),
+            last: None,
+            errors: HashSet::new(),
+            warming: Warming::default(),
+            frontends: Frontends::default(),
+            parts: Parts::default(),
+            became: All::default(),
+            planned: None,
+        }
+    }
+
     /// Commits what changed. `None`: nothing did.
     fn step(&mut self, inputs: &mut Inputs, found: &Found, event_at: Instant) -> Option<InForce> {
         let services = &found.snapshot.services;
@@ -136,21 +137,23 @@ impl Reconciler {
         // A refused change leaves layer 4 as it is; layer 7 goes on with what was found.
         let committed = self.commit(inputs, found, &resolved).unwrap_or_else(|e| {
             error!(error = %e, "the data path refused a change; layer 4 stays as it is, the next try is in {} s", UPKEEP.as_secs());
-            Some((Plan::default(), self.loaded.clone()))
+            Some((Plan::default(), self.loaded.clone(), Changed::All))
         });
-        let (plan, after) = committed?;
+        let (plan, after, changed) = committed?;
         let took = event_at.elapsed();
         let before = std::mem::replace(&mut self.loaded, after);
+        let known =
+            Known { services, resolved: &resolved, parts: &self.parts, loaded: &self.loaded };
         let basis = Basis {
             snapshot: Arc::clone(&found.snapshot),
-            services: self.became.of(services, &resolved, &self.parts, &self.loaded),
+            services: self.became.of(known, &changed),
         };
         if self.last.as_ref() == Some(&basis) && plan.is_empty() {
             return None;
         }
         self.generation += 1;
-        self.tell(inputs, found, &before, &plan, took);
-        self.tell_errors(&basis, found);
+        self.tell(inputs, found, &before, &plan, &changed, took);
+        self.tell_errors(&basis, found, &changed);
         let in_force = InForce {
             generation: self.generation,
             snapshot: Arc::clone(&basis.snapshot),
@@ -167,70 +170,62 @@ impl Reconciler {
         &mut self,
         inputs: &mut Inputs,
         found: &Found,
-        resolved: &[Resolved],
-    ) -> Result<Option<(Plan, Loaded)>, super::Error> {
+        resolved: &Arc<Vec<Resolved>>,
+    ) -> Result<Option<(Plan, Loaded, Changed)>, super::Error> {
         let Some(data_path) = &mut inputs.data_path else {
-            return Ok(Some((Plan::default(), Loaded::default())));
+            return Ok(Some((Plan::default(), Loaded::default(), Changed::All)));
         };
         let planned = self.planned.take();
         let services = &found.snapshot.services;
-        let parts = self.parts(services, resolved, inputs.hash_key, &mut **data_path)?;
-        let before = std::mem::replace(&mut self.parts, parts);
-        let same = before.len() == self.parts.len()
-            && before.iter().zip(&self.parts).all(|(before, now)| Arc::ptr_eq(before, now));
-        if same && let Some(planned) = planned.filter(|p| Arc::ptr_eq(p, &found.snapshot)) {
+        let changed = self.make_parts(services, resolved, inputs.hash_key, &mut **data_path)?;
+        let rekeyed = data_path.rekeyed();
+        let changed = if planned.is_none() || rekeyed { Changed::All } else { changed };
+        if changed.is_nothing()
+            && let Some(planned) = planned.filter(|p| Arc::ptr_eq(p, &found.snapshot))
+        {
             self.planned = Some(planned);
             return Ok(None);
         }
-        let wanted: Vec<_> = self.parts.iter().filter_map(|part| part.desired.clone()).collect();
-        let rekeyed = data_path.rekeyed();
+        let desired = self.parts.desired(&changed);
+        let wanted = match changed {
+            Changed::All => Wanted::All(&desired),
+            Changed::Only(_) => Wanted::Others(&desired),
+        };
         let build = Build { table_size: data_path.table_size(), now: now(), rekeyed };
         let (plan, after) =
-            plan::diff(&self.loaded, &wanted, build).map_err(|e| super::Error(e.to_string()))?;
+            plan::diff(&self.loaded, wanted, build).map_err(|e| super::Error(e.to_string()))?;
         data_path.apply(&plan, &after)?;
         self.planned = Some(Arc::clone(&found.snapshot));
-        Ok(Some((plan, after)))
+        Ok(Some((plan, after, changed)))
     }
 
-    /// What should be in force of each service.
-    fn parts(
+    /// Makes what should be in force of the services that are not as they were.
+    fn make_parts(
         &mut self,
         services: &[Arc<Service>],
-        resolved: &[Resolved],
+        resolved: &Arc<Vec<Resolved>>,
         key: HashKey,
         data_path: &mut dyn super::DataPath,
-    ) -> Result<Vec<Arc<Part>>, super::Error> {
+    ) -> Result<Changed, super::Error> {
         // Still so after a failure further on.
-        self.moved.and(data_path.look()?);
-        let at = Instant::now();
-        self.warming.see(services, at);
-        let mut before = InOrder::new(&self.parts);
-        let before: Vec<Option<&Arc<Part>>> =
-            services.iter().map(|service| before.find(|part| part.belongs_to(service))).collect();
-        let stays = |before: Option<&Arc<Part>>, service: &Arc<Service>, resolved| {
-            let moved = || self.moved.touches(desired::addresses(service));
-            before.filter(|part| part.is_of(service, resolved) && !moved()).cloned()
-        };
-        let all = || services.iter().zip(resolved).zip(&before);
-        let mut parts: Vec<Option<Arc<Part>>> =
-            all().map(|((service, resolved), before)| stays(*before, service, resolved)).collect();
-        let others = services.iter().zip(&parts).filter(|(_, part)| part.is_none());
-        let addrs: Vec<IpAddr> =
-            others.flat_map(|(service, _)| desired::addresses(service)).collect();
-        let reach = data_path.reach(&addrs)?;
-        let parts = all().zip(&mut parts).map(|(((service, resolved), before), part)| {
-            part.take().unwrap_or_else(|| {
-                let weight = |backend: &_| self.warming.weight(service, backend, at);
-                let part = Part::new(service, resolved, key, &reach, weight);
-                match before {
-                    Some(before) => part.after(before),
-                    None => Arc::new(part),
-                }
-            })
+        self.parts.moved(data_path.look()?);
+        let again = self.parts.again(services, resolved);
+        let again = again.into_iter().filter_map(|place| {
+            let (service, resolved) = services.get(place).zip(resolved.get(place))?;
+            Some((place, service, resolved))
         });
-        let parts = parts.collect();
-        self.moved = Moved::default();
-        Ok(parts)
+        let again: Vec<_> = again.collect();
+        let at = Instant::now();
+        self.warming.see(again.iter().map(|(_, service, _)| *service), at);
+        let addrs: Vec<IpAddr> =
+            again.iter().flat_map(|(_, service, _)| desired::addresses(service)).collect();
+        let reach = data_path.reach(&addrs)?;
+        let made = again.into_iter().map(|(place, service, resolved)| {
+            let weight = |backend: &_| self.warming.weight(service, backend, at);
+            (place, Part::new(service, resolved, key, &reach, weight))
+        });
+        let made = made.collect();
+        Ok(self.parts.put(services, resolved, made))
     }
 
     /// Looks through the client records: slots that nobody disputes settle, records that stand for nothing go.
@@ -253,6 +248,7 @@ impl Reconciler {
         for (identity, slots) in found.tables {
             if let Some(service) = after.services.get_mut(&identity) {
                 plan.tables.push((service.index, Arc::clone(&slots)));
+                plan.services.push(identity);
                 let service = Arc::make_mut(service);
                 service.moved = service.moved.filter(|_| slots.iter().any(|slot| slot.unsettled()));
                 service.slots = slots;
@@ -273,40 +269,43 @@ impl Reconciler {
         found: &Found,
         before: &Loaded,
         plan: &Plan,
+        changed: &Changed,
         took: Duration,
     ) {
         let previous = self.last.as_ref().map(|l| Arc::clone(&l.snapshot)).unwrap_or_default();
+        let services = &found.snapshot.services;
         let up = |s: &Service| s.backends.iter().filter(|b| b.state.takes_new()).count();
         let mut old = InOrder::new(&previous.services);
-        let mut changed = Vec::new();
+        let mut others = Vec::new();
         let mut known = 0;
-        let moved = plan.moved.iter().filter_map(|(identity, slots)| {
-            let wanted = self.loaded.services.get(identity)?.wanted.as_ref()?;
-            Some((&*wanted.id, *slots))
-        });
-        let all_moved: HashMap<&str, usize> = moved.collect();
-        for service in &found.snapshot.services {
-            let old = old.find(|old| Arc::ptr_eq(old, service) || old.id == service.id);
+        for place in changed.places(services.len()) {
+            let Some(service) = services.get(place) else { continue };
+            let old = match changed {
+                Changed::All => old.find(|old| Arc::ptr_eq(old, service) || old.id == service.id),
+                Changed::Only(_) => previous.services.get(place),
+            };
             known += usize::from(old.is_some());
-            let moved = all_moved.get(service.id.as_str()).copied().unwrap_or(0);
+            let part = self.parts.get(place);
+            let moved = part.and_then(|part| plan.moved.get(&part.identity()));
+            let moved = moved.copied().unwrap_or(0);
             let same = |old: &&Arc<Service>| Arc::ptr_eq(old, service) || up(old) == up(service);
             if moved > 0 || !old.as_ref().is_some_and(same) {
-                changed.push((service, old.map_or(0, |old| up(old)), moved));
+                others.push((service, old.map_or(0, |old| up(old)), moved));
             }
         }
-        let mut now = InOrder::new(&found.snapshot.services);
+        let mut now = InOrder::new(services);
         let mut gone = Vec::new();
-        if known < previous.services.len() {
+        if *changed == Changed::All && known < previous.services.len() {
             let is_gone = |old: &&Arc<Service>| now.find(|now| now.id == old.id).is_none();
             gone.extend(previous.services.iter().filter(is_gone));
         }
         if let Some(data_path) = &inputs.data_path
-            && !changed.is_empty()
+            && !others.is_empty()
             && !plan.is_empty()
         {
             self.count(&**data_path);
         }
-        for (service, was_up, moved_slots) in changed {
+        for (service, was_up, moved_slots) in others {
             let (size, clients, moved) = self.clients(before, identity(&service.id));
             info!(
                 "service {}: {was_up} -> {} backends, generation {}, {} ms from event, {moved_slots} of {size} slots moved, {moved} of {clients} clients moved",
@@ -354,7 +353,19 @@ impl Reconciler {
         (now.slots.len(), known, moved)
     }
 
-    fn tell_errors(&mut self, basis: &Basis, found: &Found) {
+    fn tell_errors(&mut self, basis: &Basis, found: &Found, changed: &Changed) {
+        let has_none = |place: &usize| {
+            let service = found.snapshot.services.get(*place);
+            let in_force = basis.services.get(*place);
+            service.is_none_or(|service| service.errors.is_empty())
+                && in_force.is_none_or(|in_force| in_force.errors.is_empty())
+        };
+        if let Changed::Only(places) = changed
+            && self.errors.is_empty()
+            && places.iter().all(has_none)
+        {
+            return;
+        }
         let mut now = HashSet::new();
         for (service, in_force) in found.snapshot.services.iter().zip(&basis.services) {
             for error in service.errors.iter().chain(&in_force.errors) {
@@ -380,3 +391,6 @@ pub fn now() -> u32 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC_COARSE)
         .map_or(0, |t| tick::from_nanos(Duration::from(t).as_nanos() as u64))
 }
+
+#[cfg(test)]
+mod tests;

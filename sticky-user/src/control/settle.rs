@@ -139,6 +139,7 @@ mod tests {
         let service = LoadedService {
             index: 3,
             slots: slots.into(),
+            shares: Arc::default(),
             backends,
             members: Vec::new(),
             moved: Some(1000),

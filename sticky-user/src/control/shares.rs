@@ -9,18 +9,11 @@ use super::plan::LoadedService;
 use crate::model::Service;
 
 /// Slots by backend id.
-pub(super) fn count(service: &Service, loaded: &LoadedService) -> HashMap<String, u32> {
-    let mut counts: Vec<u32> = Vec::new();
-    for index in loaded.slots.iter().filter_map(|slot| slot.index()) {
-        let at = index as usize;
-        if counts.len() <= at {
-            counts.resize(at + 1, 0);
-        }
-        counts[at] += 1;
-    }
-    let count = |id: &str| {
-        let backend = loaded.backends.get(&identity(id))?;
-        counts.get(BackendId(backend.id).index() as usize).copied()
+pub(super) fn of(service: &Service, loaded: &LoadedService) -> HashMap<String, u32> {
+    let slots = |id: &str| {
+        let index = BackendId(loaded.backends.get(&identity(id))?.id).index();
+        let at = loaded.shares.binary_search_by_key(&index, |(backend, _)| *backend).ok()?;
+        loaded.shares.get(at).map(|(_, slots)| *slots)
     };
-    service.backends.iter().map(|b| (b.id.clone(), count(&b.id).unwrap_or(0))).collect()
+    service.backends.iter().map(|b| (b.id.clone(), slots(&b.id).unwrap_or(0))).collect()
 }

@@ -14,10 +14,11 @@ const STEPS: u32 = 8;
 pub struct Warming(HashMap<(String, String), Option<Instant>>);
 
 impl Warming {
-    /// Takes in which backends are up.
-    pub fn see(&mut self, services: &[Arc<Service>], now: Instant) {
+    /// Takes in which backends are up; among the services are all with a slow start.
+    pub fn see<'a>(&mut self, services: impl IntoIterator<Item = &'a Arc<Service>>, now: Instant) {
         let mut next = HashMap::new();
-        for service in services.iter().filter(|service| !service.config.slow_start.is_zero()) {
+        let slow = |service: &&Arc<Service>| !service.config.slow_start.is_zero();
+        for service in services.into_iter().filter(slow) {
             let up = || service.backends.iter().filter(|backend| backend.state == State::Up);
             let served = up().any(|backend| self.0.contains_key(&key(service, backend)));
             for backend in up() {
@@ -49,6 +50,9 @@ impl Warming {
     /// How long until some backend weighs more; `None`: all weigh what they should.
     #[must_use]
     pub fn next_step(&self, services: &[Arc<Service>], now: Instant) -> Option<Duration> {
+        if self.0.is_empty() {
+            return None;
+        }
         let slow = services.iter().filter(|service| !service.config.slow_start.is_zero());
         let all = slow.flat_map(|s| s.backends.iter().map(move |b| (s, b)));
         all.filter_map(|(service, backend)| self.coldness(service, backend, now))

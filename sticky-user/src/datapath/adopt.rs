@@ -49,6 +49,9 @@ pub fn read(maps: &Maps) -> io::Result<Loaded> {
     let mut backends: HashMap<u32, BTreeMap<u64, Backend>> = HashMap::new();
     maps.backends.for_each(CHUNK, |index, backend| {
         let id = BackendId(backend.id);
+        if backend.id != 0 {
+            loaded.unused = loaded.unused.max(index + 1);
+        }
         match identities.get(index) {
             Some(identity) if backend.flags & Backend::ALIVE != 0 => {
                 backends.entry(backend.service).or_default().insert(*identity, *backend);
@@ -73,6 +76,7 @@ pub fn read(maps: &Maps) -> io::Result<Loaded> {
         let service = LoadedService {
             index,
             moved: slots.iter().any(|slot| slot.unsettled()).then_some(0),
+            shares: shares_of(&slots),
             slots: Arc::from(slots),
             backends,
             members: Vec::new(),
@@ -81,5 +85,18 @@ pub fn read(maps: &Maps) -> io::Result<Loaded> {
         };
         loaded.services.insert(identity, Arc::new(service));
     }
+    // A process that ended half-way through a change left these to no service.
+    for orphan in backends.into_values().flat_map(BTreeMap::into_values) {
+        let id = BackendId(orphan.id);
+        loaded.retired.insert(id.index(), (id.generation(), 0));
+    }
     Ok(loaded)
+}
+
+fn shares_of(slots: &[Slot]) -> Arc<[(u32, u32)]> {
+    let mut shares: BTreeMap<u32, u32> = BTreeMap::new();
+    for index in slots.iter().filter_map(|slot| slot.index()) {
+        *shares.entry(index).or_default() += 1;
+    }
+    shares.into_iter().collect()
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use aya::maps::MapData;
 use sticky_common::decide::{self, Clock, World};
 use sticky_common::hash::{self, HashKey};
@@ -18,15 +18,15 @@ use super::load::Maps;
 use super::sys;
 use crate::clients::{Choice, ClientTable, hash_of, masked};
 use crate::control::desired::identity;
-use crate::control::plan::{DesiredService, Loaded, LoadedService};
+use crate::control::plan::{Loaded, LoadedService};
 use crate::control::reconcile;
 use crate::model::IpPrefix;
 
 /// The maps' numbers and the snapshot's names; replaced at each commit.
 #[derive(Default)]
 pub struct Index {
-    /// By identity.
-    services: BTreeMap<u64, Arc<Service>>,
+    /// By identity; each is replaced by itself where no service comes or goes.
+    services: BTreeMap<u64, ArcSwap<Service>>,
 }
 
 /// What counts as one client, and for how long it is remembered.
@@ -45,48 +45,66 @@ struct Service {
 }
 
 impl Index {
+    /// Has what is loaded now, in which these services are other than before, by identity. Returns another index where
+    /// one does not do with other services in the same places.
+    pub fn follow(&self, loaded: &Loaded, changed: &[u64]) -> Option<Self> {
+        let other = |identity: &u64| {
+            let known = self.services.get(identity)?;
+            Some((known, Service::of(loaded.services.get(identity)?)?))
+        };
+        let Some(others) = changed.iter().map(other).collect::<Option<Vec<_>>>() else {
+            return Some(self.after(loaded));
+        };
+        others.into_iter().for_each(|(known, now)| known.store(Arc::new(now)));
+        None
+    }
+
     /// The index of what is loaded now. Services that are loaded as they were are those of this one.
-    pub fn after(&self, loaded: &Loaded) -> Self {
+    fn after(&self, loaded: &Loaded) -> Self {
         let services = loaded.services.iter().filter_map(|(identity, service)| {
-            let wanted = service.wanted.as_ref()?;
-            let same = self.services.get(identity);
-            let same = same.filter(|known| Arc::ptr_eq(&known.source, service)).cloned();
-            let known = same.unwrap_or_else(|| Arc::new(Service::new(service, wanted)));
-            Some((*identity, known))
+            let same = self.services.get(identity).map(ArcSwap::load_full);
+            let same = same.filter(|known| Arc::ptr_eq(&known.source, service));
+            let known = same.or_else(|| Service::of(service).map(Arc::new))?;
+            Some((*identity, ArcSwap::new(known)))
         });
         Self { services: services.collect() }
     }
 
-    fn service(&self, id: &str) -> Option<&Arc<Service>> {
-        self.services.get(&identity(id))
+    fn service(&self, id: &str) -> Option<Guard<Arc<Service>>> {
+        Some(self.services.get(&identity(id))?.load())
     }
 
     /// Index in the maps and id of every backend.
-    pub fn backends(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.services
-            .values()
-            .flat_map(|s| s.backends.iter().map(|(at, (_, id))| (*at, id.as_str())))
+    pub fn backends(&self) -> impl Iterator<Item = (u32, String)> {
+        self.services.values().flat_map(|service| {
+            let service = service.load();
+            let backends = service.backends.iter().map(|(at, (_, id))| (*at, id.clone()));
+            backends.collect::<Vec<_>>()
+        })
     }
 
     /// Index in the maps and id of every service.
-    pub fn services(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.services
-            .values()
-            .filter_map(|s| Some((s.source.index, &*s.source.wanted.as_ref()?.id)))
+    pub fn services(&self) -> impl Iterator<Item = (u32, String)> {
+        self.services.values().filter_map(|service| {
+            let source = &service.load().source;
+            Some((source.index, source.wanted.as_ref()?.id.to_string()))
+        })
     }
 }
 
 impl Service {
-    fn new(loaded: &Arc<LoadedService>, wanted: &DesiredService) -> Self {
+    /// `None`: nobody says its name any more.
+    fn of(loaded: &Arc<LoadedService>) -> Option<Self> {
+        let wanted = loaded.wanted.as_ref()?;
         let backends = wanted.backends.iter().filter_map(|backend| {
             let value = loaded.backends.get(&backend.identity)?;
             Some((BackendId(value.id).index(), (*value, backend.id.clone())))
         });
-        Self {
+        Some(Self {
             source: Arc::clone(loaded),
             rules: ClientRules { prefix: wanted.prefix, ttl: wanted.ttl },
             backends: backends.collect(),
-        }
+        })
     }
 
     fn slot(&self, hash: u64) -> Slot {
@@ -180,7 +198,7 @@ impl ClientTable for Clients {
     fn choose(&self, service: &str, client: IpAddr) -> Option<Choice> {
         let index = self.index.load();
         let service = index.service(service)?;
-        let (key, hash) = self.client(service, client);
+        let (key, hash) = self.client(&service, client);
         let record = self.record(&key);
         let now = reconcile::now();
         let clock = Clock { now, ttl: service.rules.ttl };
@@ -196,9 +214,9 @@ impl ClientTable for Clients {
     fn look(&self, service: &str, client: IpAddr) -> Option<Choice> {
         let index = self.index.load();
         let service = index.service(service)?;
-        let (key, hash) = self.client(service, client);
+        let (key, hash) = self.client(&service, client);
         let record = self.record(&key);
-        let slot = self.loaded_slot(service, hash)?;
+        let slot = self.loaded_slot(&service, hash)?;
         let clock = Clock { now: reconcile::now(), ttl: service.rules.ttl };
         let loads = Loads::of(&self.maps, slot, record.as_ref());
         let decision = decide::first(slot, record.as_ref(), clock, &loads);
@@ -208,7 +226,7 @@ impl ClientTable for Clients {
     fn home(&self, service: &str, client: IpAddr) -> Option<String> {
         let index = self.index.load();
         let service = index.service(service)?;
-        let record = self.record(&self.client(service, client).0)?;
+        let record = self.record(&self.client(&service, client).0)?;
         let fresh = tick::since(reconcile::now(), record.seen) <= service.rules.ttl;
         let [id, ..] = record.backends;
         let (_, name) = service.backends.get(&BackendId(id).index()).filter(|(b, _)| b.id == id)?;

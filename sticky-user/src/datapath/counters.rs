@@ -44,7 +44,7 @@ impl DataPathView for View {
         for (at, id) in index.backends() {
             let Traffic { packets, bytes } = towards.its_own(at).map_err(|e| e.to_string())?;
             forwarded += packets;
-            counters.backends.insert(id.to_owned(), (packets, bytes));
+            counters.backends.insert(id, (packets, bytes));
         }
         for outcome in Outcome::ALL {
             let counted = counted(&self.maps, *outcome).map_err(|e| chain(&e))?;
@@ -53,9 +53,7 @@ impl DataPathView for View {
         hashed(&mut counters.outcomes, forwarded);
         let census = self.maps.tally.census(&self.maps).map_err(|e| e.to_string())?;
         for (service, id) in index.services() {
-            counters
-                .clients
-                .insert(id.to_owned(), census.services.get(&service).copied().unwrap_or(0));
+            counters.clients.insert(id, census.services.get(&service).copied().unwrap_or(0));
         }
         Ok(counters)
     }

@@ -180,7 +180,9 @@ impl DataPath for Executor {
 
     fn apply(&mut self, plan: &Plan, after: &Loaded) -> Result<(), Error> {
         self.write(plan).map_err(|e| failed("write the maps", &e))?;
-        self.index.store(Arc::new(self.index.load().after(after)));
+        if let Some(other) = self.index.load().follow(after, &plan.services) {
+            self.index.store(Arc::new(other));
+        }
         self.hooks.committed(self.whereabouts.devices(), &self.links);
         Ok(())
     }

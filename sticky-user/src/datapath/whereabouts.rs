@@ -7,6 +7,11 @@ use std::net::IpAddr;
 use super::peers::Peers;
 use crate::control::Reach;
 use crate::netlink::{Link, Netlink};
+use crate::parallel;
+
+/// Addresses that are asked about over a socket of their own, where there are many.
+const SHARE: usize = 128;
+const MANY: usize = 32 * SHARE;
 
 /// Of the addresses that were asked for since the links or the routes changed.
 #[derive(Default)]
@@ -44,7 +49,7 @@ impl Whereabouts {
         let open = addrs.iter().filter(|addr| !self.known.contains_key(*addr));
         let open: Vec<IpAddr> = open.copied().collect();
         let mut found = HashMap::with_capacity(addrs.len());
-        for (addr, answer) in open.iter().zip(netlink.routes(&open)?) {
+        for (addr, answer) in open.iter().zip(routes(netlink, &open)?) {
             let reach = answer.and_then(|index| refuses(*addr, index).map_or(Ok(index), Err));
             match reach {
                 Ok(index) => {
@@ -75,6 +80,17 @@ impl Whereabouts {
     }
 }
 
+/// Where the routes lead: with many addresses, such as at a start, on all processors at once.
+fn routes(netlink: &mut Netlink, addrs: &[IpAddr]) -> io::Result<Vec<Result<u32, String>>> {
+    if addrs.len() < MANY {
+        return netlink.routes(addrs);
+    }
+    let shares: Vec<&[IpAddr]> = addrs.chunks(SHARE).collect();
+    let answers = parallel::map(&shares, |share| Netlink::connect()?.routes(share));
+    let answers = answers.into_iter().collect::<io::Result<Vec<_>>>()?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,16 +109,23 @@ mod tests {
         assert!(places.find(&[], &mut netlink, &HashMap::new(), |_, _| None).unwrap().is_empty());
     }
 
-    /// More than fit into one question, each with an answer of its own.
+    /// More than fit into one question, or are asked over one socket, each with an answer of its own.
     #[test]
     fn many_at_once() {
         let mut netlink = Netlink::connect().unwrap();
-        let addrs: Vec<IpAddr> =
-            (0..1000u32).map(|n| IpAddr::from((0x7f00_0000 + n).to_be_bytes())).collect();
-        let answers = netlink.routes(&addrs).unwrap();
-        assert_eq!(answers.len(), addrs.len());
-        for (addr, answer) in addrs.iter().zip(answers) {
-            assert!(answer.is_err_and(|why| why.contains(&addr.to_string())));
+        for count in [1000, MANY as u32 + 1] {
+            let addrs: Vec<IpAddr> =
+                (0..count).map(|n| IpAddr::from((0x7f00_0000 + n).to_be_bytes())).collect();
+            let answers = routes(&mut netlink, &addrs).unwrap();
+            assert_eq!(answers.len(), addrs.len());
+            for (addr, answer) in addrs.iter().zip(answers) {
+                assert!(
+                    answer.is_err_and(|why| why.ends_with(&format!(
+                        "{addr} is an address of this host, or not for one receiver"
+                    ))),
+                    "{addr}"
+                );
+            }
         }
     }
 }

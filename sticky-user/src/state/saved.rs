@@ -13,7 +13,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::{StateDir, is_missing, replace};
-use crate::model::{Service, Snapshot};
+use crate::model::{self, Service, Snapshot};
 
 pub(super) const SNAPSHOT: &str = "snapshot.json";
 /// Changes may be as long as this in any case.
@@ -95,17 +95,26 @@ impl Journal {
     }
 
     fn append(&mut self, snapshot: &Snapshot, read_at: SystemTime) -> io::Result<()> {
-        let before: HashSet<*const Service> = self.last.iter().map(Arc::as_ptr).collect();
-        let other = |service: &&Arc<Service>| !before.contains(&Arc::as_ptr(service));
-        let services = snapshot.services.iter().filter(other).map(|service| &**service).collect();
-        let same = ids(&self.last).eq(ids(&snapshot.services));
-        let ids = (!same).then(|| ids(&snapshot.services).collect());
+        let (last, now) = (&self.last, &snapshot.services);
+        let in_place = last.len() == now.len() && {
+            let mut pairs = last.iter().zip(now);
+            pairs.all(|(last, now)| Arc::ptr_eq(last, now) || last.id == now.id)
+        };
+        let services: Vec<&Service> = if in_place {
+            let pairs = last.iter().zip(now);
+            pairs.filter(|(last, now)| !Arc::ptr_eq(last, now)).map(|(_, now)| &**now).collect()
+        } else {
+            let before: HashSet<*const Service> = last.iter().map(Arc::as_ptr).collect();
+            let other = |service: &&Arc<Service>| !before.contains(&Arc::as_ptr(service));
+            now.iter().filter(other).map(|service| &**service).collect()
+        };
+        let ids = (!in_place).then(|| ids(now).collect());
         let mut text = serde_json::to_vec(&Line::<&Service, &str> { read_at, ids, services })?;
         text.push(b'\n');
         self.file.write_all(&text)?;
         self.file.sync_data()?;
         self.changes += text.len() as u64;
-        self.last.clone_from(&snapshot.services);
+        model::take_over(&mut self.last, &snapshot.services);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Which indices of the maps are free.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use sticky_common::maps::{MAX_BACKENDS, MAX_SERVICES};
 use sticky_common::types::{BackendId, tick};
@@ -10,59 +10,44 @@ use super::{Full, Loaded};
 /// Ticks until an index can be used again: packets that read the old table must be gone.
 const COOLING: u32 = tick::from_secs(2);
 
-/// Free indices of the maps.
-pub(super) struct Indices {
-    services: HashSet<u32>,
-    /// By index.
-    backends: Vec<bool>,
-    cooling: HashSet<u32>,
+/// Free indices of the maps, lowest first.
+pub(super) struct Indices<'a> {
+    loaded: &'a Loaded,
+    now: u32,
+    /// Those in use; looked for when the first service is new.
+    services: Option<HashSet<u32>>,
     next_service: u32,
-    next_backend: u32,
 }
 
-impl Indices {
-    pub(super) fn of(loaded: &Loaded, now: u32) -> Self {
-        let mut backends = vec![false; MAX_BACKENDS as usize];
-        for backend in loaded.services.values().flat_map(|s| s.backends.values()) {
-            if let Some(used) = backends.get_mut(BackendId(backend.id).index() as usize) {
-                *used = true;
-            }
-        }
-        Self {
-            services: loaded.services.values().map(|s| s.index).collect(),
-            backends,
-            cooling: loaded
-                .retired
-                .iter()
-                .filter(|(_, (_, end))| tick::since(now, *end) < COOLING)
-                .map(|(index, _)| *index)
-                .collect(),
-            next_service: 0,
-            next_backend: 0,
-        }
+impl<'a> Indices<'a> {
+    pub(super) const fn of(loaded: &'a Loaded, now: u32) -> Self {
+        Self { loaded, now, services: None, next_service: 0 }
     }
 
     pub(super) fn service(&mut self) -> Result<u32, Full> {
         let limit = MAX_SERVICES - 1;
+        let used = || self.loaded.services.values().map(|service| service.index).collect();
+        let used = self.services.get_or_insert_with(used);
         let index = (self.next_service..limit)
-            .find(|i| !self.services.contains(i))
+            .find(|index| !used.contains(index))
             .ok_or(Full { what: "services", limit })?;
         self.next_service = index + 1;
         Ok(index)
     }
 
-    pub(super) fn backend(
-        &mut self,
-        retired: &mut BTreeMap<u32, (u32, u32)>,
-    ) -> Result<BackendId, Full> {
-        let used = |i: u32| self.backends.get(i as usize).is_none_or(|used| *used);
-        let free = |i: &u32| !used(*i) && !self.cooling.contains(i);
-        let index = (self.next_backend..MAX_BACKENDS)
-            .find(free)
-            .ok_or(Full { what: "backends", limit: MAX_BACKENDS })?;
-        self.next_backend = index + 1;
-        let generation =
-            retired.remove(&index).map_or(1, |(last, _)| last % BackendId::MAX_GENERATION + 1);
-        Ok(BackendId::new(index, generation))
+    /// Takes one for a backend from what is loaded `next`.
+    pub(super) fn backend(&self, next: &mut Loaded) -> Result<BackendId, Full> {
+        let cool = |end: u32| tick::since(self.now, end) >= COOLING;
+        let again = next.retired.iter().find(|(_, (_, end))| cool(*end));
+        if let Some((&index, &(last, _))) = again {
+            next.retired.remove(&index);
+            return Ok(BackendId::new(index, last % BackendId::MAX_GENERATION + 1));
+        }
+        let index = next.unused;
+        if index >= MAX_BACKENDS {
+            return Err(Full { what: "backends", limit: MAX_BACKENDS });
+        }
+        next.unused += 1;
+        Ok(BackendId::new(index, 1))
     }
 }

@@ -43,7 +43,7 @@ fn build(now: u32) -> Build {
 
 fn step(loaded: &Loaded, services: Vec<DesiredService>, now: u32) -> (Plan, Loaded) {
     let wanted: Vec<_> = services.into_iter().map(Arc::new).collect();
-    diff(loaded, &wanted, build(now)).unwrap()
+    diff(loaded, Wanted::All(&wanted), build(now)).unwrap()
 }
 
 /// The maps, as the plan's steps leave them, with a check after each that nothing points at what is not there.
@@ -148,7 +148,7 @@ fn an_index_is_used_again_later_with_another_generation() {
 fn another_hash_key_asks_every_record() {
     let (_, one) = step(&Loaded::default(), vec![want(1, &[(10, 1), (11, 1)], 80)], 5);
     let wanted = [Arc::new(want(1, &[(10, 1), (11, 1)], 80))];
-    let (plan, _) = diff(&one, &wanted, Build { rekeyed: true, ..build(6) }).unwrap();
+    let (plan, _) = diff(&one, Wanted::All(&wanted), Build { rekeyed: true, ..build(6) }).unwrap();
     assert!(plan.tables[0].1.iter().all(|s| s.unsettled()));
 }
 
@@ -169,6 +169,10 @@ proptest! {
             prop_assert_eq!(&maps.frontends, &next.frontends);
             for s in next.services.values() {
                 prop_assert_eq!(&maps.tables[&s.index], &s.slots);
+                for (index, slots) in &*s.shares {
+                    let its = s.slots.iter().filter(|slot| slot.index() == Some(*index));
+                    prop_assert_eq!(its.count(), *slots as usize);
+                }
                 for b in s.backends.values() {
                     prop_assert_eq!(maps.backends[&BackendId(b.id).index()], *b);
                 }
@@ -212,4 +216,13 @@ fn rules_go_with_their_service_and_what_was_adopted_without_one_goes() {
     assert!(plan.rules.is_empty() && adopted.rules.len() == 1);
     let (plan, open) = step(&adopted, vec![want(1, &[(10, 1)], 80)], 7);
     assert_eq!((plan.gone_rules.len(), open.rules.len()), (1, 0));
+}
+
+#[test]
+fn other_backends_of_one_service_leave_the_rest_as_it_is() {
+    let all = |backends: &[(u64, u32)]| vec![want(1, &[(10, 1)], 80), want(2, backends, 81)];
+    let (_, before) = step(&Loaded::default(), all(&[(20, 1)]), 5);
+    let other = [Arc::new(want(2, &[(20, 1), (21, 2)], 81))];
+    let (plan, after) = diff(&before, Wanted::Others(&other), build(6)).unwrap();
+    assert_eq!((plan, after), step(&before, all(&[(20, 1), (21, 2)]), 6));
 }
