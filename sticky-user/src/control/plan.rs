@@ -2,12 +2,12 @@
 //! kernel; the executor only carries the plan out, in its order.
 
 mod indices;
+mod table;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use sticky_common::maglev::{self, Cursor, Member};
 use sticky_common::types::{
     Addr, Backend, BackendId, Frontend, FrontendKeyV4, FrontendKeyV6, Slot, addr,
 };
@@ -15,6 +15,7 @@ use sticky_common::types::{
 use crate::model::{self, IpPrefix};
 use crate::parallel;
 use indices::Indices;
+use table::Table;
 
 /// Ticks that packets are dropped for a service without a backend, before they are refused: less than five seconds.
 const GAP: u32 = 4;
@@ -269,9 +270,9 @@ pub fn diff(loaded: &Loaded, wanted: Wanted<'_>, build: Build) -> Result<(Plan, 
         parts.push((want, old, index, backends));
     }
     let tables =
-        parallel::map(&parts, |(want, old, _, backends)| table(want, *old, backends, build));
+        parallel::map(&parts, |(want, old, _, backends)| Table::of(want, *old, backends, build));
     for ((want, old, index, backends), table) in parts.into_iter().zip(tables) {
-        let Built { slots, shares, members, moved } = table;
+        let Table { slots, shares, members, moved } = table;
         // A table that was not built anew is the same one, and need not be compared.
         if old.is_none_or(|o| !Arc::ptr_eq(&o.slots, &slots) && o.slots != slots) {
             plan.tables.push((index, Arc::clone(&slots)));
@@ -373,62 +374,6 @@ fn rules(want: &DesiredService, index: u32, loaded: &Loaded, plan: &mut Plan) ->
     }
     plan.rules.push((number, want.rules.clone()));
     number
-}
-
-/// A table, as in [`LoadedService`].
-struct Built {
-    slots: Arc<[Slot]>,
-    shares: Arc<[(u32, u32)]>,
-    members: Vec<(u64, u32)>,
-    /// Slots that changed hands.
-    moved: usize,
-}
-
-/// The slots of a service: what the members give, and marked where a change moved them.
-fn table(
-    want: &DesiredService,
-    old: Option<&LoadedService>,
-    backends: &BTreeMap<u64, Backend>,
-    build: Build,
-) -> Built {
-    let mut members: Vec<Member> = want
-        .backends
-        .iter()
-        .filter(|b| b.weight > 0)
-        .filter_map(|b| {
-            let index = BackendId(backends.get(&b.identity)?.id).index();
-            Some(Member { identity: b.member, weight: b.weight, index })
-        })
-        .collect();
-    members.sort_by_key(|m| m.identity);
-    let built_from: Vec<_> = members.iter().map(|m| (m.identity, m.weight)).collect();
-    if let Some(old) = old
-        && old.members == built_from
-        && !built_from.is_empty()
-        && !build.rekeyed
-    {
-        let (slots, shares) = (Arc::clone(&old.slots), Arc::clone(&old.shares));
-        return Built { slots, shares, members: built_from, moved: 0 };
-    }
-    let mut slots: Arc<[Slot]> =
-        std::iter::repeat_n(Slot::EMPTY, build.table_size as usize).collect();
-    let filled = Arc::make_mut(&mut slots);
-    let mut cursors = vec![Cursor::default(); members.len()];
-    maglev::fill(&members, &mut cursors, filled);
-    let shares = members.iter().zip(&cursors).map(|(member, at)| (member.index, at.taken()));
-    let mut shares: Vec<_> = shares.collect();
-    shares.sort_unstable();
-    let mut moved = 0;
-    if let Some(old) = old {
-        for (new, old) in filled.iter_mut().zip(old.slots.iter()) {
-            let same = new.index() == old.index();
-            moved += usize::from(!same);
-            if !same || old.unsettled() || build.rekeyed {
-                *new = new.marked_unsettled();
-            }
-        }
-    }
-    Built { slots, shares: shares.into(), members: built_from, moved }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //!
 //! Calls that follow one another share a connection; one that nobody needed for a while is not trusted any more.
 
+mod reader;
+
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,6 +22,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::address::{Address, Stream};
+pub(crate) use reader::Reader;
 
 /// A call that takes longer is an error.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -142,9 +145,19 @@ impl Docker {
         path: &str,
         query: &[(&str, String)],
     ) -> Result<(String, Bytes), Error> {
-        let call = format!("GET {path}");
-        let answer = self.call(&call, Method::GET, path, query, Bytes::new()).await?;
-        Ok((call, answer))
+        let mut answer = Vec::new();
+        self.read(path, query, &mut answer).await?;
+        Ok((format!("GET {path}"), answer.into()))
+    }
+
+    /// Asks for `path`, and shows the answer while it comes.
+    pub(crate) async fn read(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        reader: &mut dyn Reader,
+    ) -> Result<(), Error> {
+        self.call(Method::GET, path, query, Bytes::new(), reader).await
     }
 
     /// Changes something; the answer is as it came.
@@ -155,41 +168,46 @@ impl Docker {
         query: &[(&str, String)],
         body: Bytes,
     ) -> Result<Bytes, Error> {
-        self.call(&format!("{method} {path}"), method, path, query, body).await
+        let mut answer = Vec::new();
+        self.call(method, path, query, body, &mut answer).await?;
+        Ok(answer.into())
     }
 
     async fn call(
         &self,
-        call: &str,
         method: Method,
         path: &str,
         query: &[(&str, String)],
         body: Bytes,
-    ) -> Result<Bytes, Error> {
+        reader: &mut dyn Reader,
+    ) -> Result<(), Error> {
+        let call = format!("{method} {path}");
         let answered = async {
-            let request = self.request(call, &method, path, query, body)?;
-            let (status, body) = match self.again(&request).await {
+            let request = self.request(&call, &method, path, query, body)?;
+            let (status, refusal) = match self.again(&request, reader).await {
                 Some(answer) => answer,
-                None => self.once(call, request).await?,
+                None => self.once(&call, request, reader).await?,
             };
-            checked(call, method == Method::GET, status, body)
+            checked(&call, method == Method::GET, status, &refusal)
         };
-        timeout(PATIENCE, answered).await.unwrap_or_else(|_| {
-            Err(Error::NoAnswer {
-                call: call.to_owned(),
-                reason: format!("got no answer in {PATIENCE:?}"),
-            })
+        let answered = timeout(PATIENCE, answered).await;
+        answered.unwrap_or_else(|_| {
+            Err(Error::NoAnswer { call, reason: format!("got no answer in {PATIENCE:?}") })
         })
     }
 
     /// The answer on the connection of the call before. What may be done only once has one of its own, and what is not
     /// answered there is asked again.
-    async fn again(&self, request: &Request<Full<Bytes>>) -> Option<(StatusCode, Bytes)> {
+    async fn again(
+        &self,
+        request: &Request<Full<Bytes>>,
+        reader: &mut dyn Reader,
+    ) -> Option<(StatusCode, Vec<u8>)> {
         let Idle(mut connection, since) = self.idle().take()?;
         if request.method() != Method::GET || since.elapsed() > FRESH {
             return None;
         }
-        let answer = connection.exchange(request.clone()).await.ok()?;
+        let answer = connection.exchange(request.clone(), reader).await.ok()?;
         self.keep(connection).await;
         Some(answer)
     }
@@ -199,13 +217,15 @@ impl Docker {
         &self,
         call: &str,
         request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), Error> {
+        reader: &mut dyn Reader,
+    ) -> Result<(StatusCode, Vec<u8>), Error> {
         let unreachable = |error| Error::Unreachable { host: self.address.to_string(), error };
         let stream = self.address.connect().await.map_err(unreachable)?;
         let (sender, driver) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(call, &error))?;
         let mut connection = Connection { sender, driver: Some(driver) };
-        let answer = connection.exchange(request).await.map_err(|error| broken(call, &error))?;
+        let answer = connection.exchange(request, reader).await;
+        let answer = answer.map_err(|error| broken(call, &error))?;
         self.keep(connection).await;
         Ok(answer)
     }
@@ -254,15 +274,21 @@ impl Docker {
 }
 
 impl Connection {
+    /// The status, and the answer if it is none for the reader.
     async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), hyper::Error> {
+        reader: &mut dyn Reader,
+    ) -> Result<(StatusCode, Vec<u8>), hyper::Error> {
         let Self { sender, driver } = self;
         let answer = async {
             sender.ready().await?;
             let (head, body) = sender.send_request(request).await?.into_parts();
-            Ok((head.status, body.collect().await?.to_bytes()))
+            let mut refusal = Vec::new();
+            let reader: &mut dyn Reader =
+                if head.status.is_success() { reader } else { &mut refusal };
+            reader::read(body, reader).await?;
+            Ok((head.status, refusal))
         };
         tokio::pin!(answer);
         let end = async {
@@ -312,17 +338,17 @@ pub(crate) fn something_else(call: &str, error: &serde_json::Error) -> Error {
     }
 }
 
-fn checked(call: &str, reads: bool, status: StatusCode, body: Bytes) -> Result<Bytes, Error> {
+fn checked(call: &str, reads: bool, status: StatusCode, refusal: &[u8]) -> Result<(), Error> {
     let call = call.to_owned();
     match status {
-        status if status.is_success() => Ok(body),
+        status if status.is_success() => Ok(()),
         // Docker itself forbids no question, only orders.
         StatusCode::FORBIDDEN | StatusCode::METHOD_NOT_ALLOWED if reads => {
             Err(Error::Denied { call })
         }
         status => {
-            let message = serde_json::from_slice(&body).map_or_else(
-                |_| String::from_utf8_lossy(&body).trim().to_owned(),
+            let message = serde_json::from_slice(refusal).map_or_else(
+                |_| String::from_utf8_lossy(refusal).trim().to_owned(),
                 |Message { message }| message,
             );
             Err(Error::Refused { call, status, message })

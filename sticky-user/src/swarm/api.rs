@@ -19,6 +19,8 @@ pub(super) const GWBRIDGE: &str = "docker_gwbridge";
 const TASK: &str = "com.docker.swarm.task.id";
 /// More ids than this in a filter cost more than what they leave out.
 const MOST_IDS: usize = 200;
+/// Each container is looked for through the whole text, so more than this are found by reading all of it once.
+const FEW: usize = 32;
 
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -99,12 +101,18 @@ impl Api {
     /// The addresses on `docker_gwbridge`, by container: of these, or of all. There is no such network before the first
     /// overlay.
     pub(super) async fn gwbridge(&self, wanted: Option<&[String]>) -> Result<Addresses> {
-        match known(self.docker.ask(&format!("/networks/{GWBRIDGE}"), &[]).await)? {
-            Some((call, answer)) => {
-                let some = wanted.and_then(|wanted| decode::some_of_bridge(&answer, wanted));
-                let all = || Ok(decode::bridge(client::decode(&call, &answer)?, wanted));
-                some.map_or_else(all, Ok)
+        let path = format!("/networks/{GWBRIDGE}");
+        if let Some(few) = wanted.filter(|wanted| wanted.len() <= FEW) {
+            let mut search = decode::Search::new(few);
+            if known(self.docker.read(&path, &[], &mut search).await)?.is_none() {
+                return Ok(Addresses::new());
             }
+            if let Some(found) = search.found() {
+                return Ok(found);
+            }
+        }
+        match known(self.docker.ask(&path, &[]).await)? {
+            Some((call, answer)) => Ok(decode::bridge(client::decode(&call, &answer)?, wanted)),
             None => Ok(Addresses::new()),
         }
     }

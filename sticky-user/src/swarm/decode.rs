@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::view::{LocalAddress, NetworkView, NodeView, Phase, PortView, ServiceView, TaskView};
 use crate::docker::containers::both;
 use crate::model::Proto;
-pub(super) use bridge::{bridge, some_of_bridge};
+pub(super) use bridge::{Search, bridge};
 pub(super) use listed::Listed;
 
 type Labels = Option<BTreeMap<String, String>>;

@@ -1,2 +1,3 @@
+mod few;
 mod lost;
 mod snapshot;

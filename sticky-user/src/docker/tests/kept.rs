@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
 use crate::docker::address::Address;
-use crate::docker::client::Docker;
+use crate::docker::client::{Docker, Reader};
 
 /// What an engine does after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ enum After {
     Vanishes,
     /// A little later.
     Leaves,
+    /// In the middle of the next.
+    BreaksOff,
 }
 
 /// An engine, and how many connections it has had.
@@ -34,17 +36,24 @@ fn engine(socket: &Path, after: After) -> Arc<AtomicUsize> {
         while let Ok((mut stream, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::Relaxed);
             let mut request = [0; 4096];
+            let mut answers = 0;
             while stream.read(&mut request).await.is_ok_and(|length| length > 0) {
                 let said = if after == After::Closes { "Connection: close\r\n" } else { "" };
                 let body = r#"{"ApiVersion":"1.41"}"#;
                 let length = body.len();
                 let answer =
                     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{said}\r\n{body}");
+                answers += 1;
+                if after == After::BreaksOff && answers > 1 {
+                    let part = answer.len() - length / 2;
+                    stream.write_all(&answer.as_bytes()[..part]).await.unwrap();
+                    break;
+                }
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 if after == After::Leaves {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                if after != After::Keeps {
+                if !matches!(after, After::Keeps | After::BreaksOff) {
                     break;
                 }
             }
@@ -86,4 +95,36 @@ async fn a_kept_connection_that_ended_meanwhile_delays_nothing() {
         docker.get::<Value>("/info", &[]).await.unwrap();
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     }
+}
+
+/// What was read, by beginnings.
+#[derive(Default)]
+struct Log(Vec<String>);
+
+impl Reader for Log {
+    fn begin(&mut self, length: Option<u64>) {
+        assert_eq!(length, Some(21));
+        self.0.push(String::new());
+    }
+
+    fn piece(&mut self, piece: &[u8]) {
+        self.0.last_mut().unwrap().push_str(std::str::from_utf8(piece).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_on_a_kept_connection_is_read_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("docker.sock");
+    let connections = engine(&socket, After::BreaksOff);
+    let url = format!("unix://{}", socket.display());
+    let address = Address::parse(url, false, directory.path()).unwrap();
+    let docker = Docker::reach(address).await.unwrap();
+    let mut log = Log::default();
+    docker.read("/info", &[], &mut log).await.unwrap();
+    assert_eq!(log.0, [r#"{"ApiVersio"#, r#"{"ApiVersion":"1.41"}"#]);
+    assert_eq!(connections.load(Ordering::Relaxed), 2);
+    let (_, answer) = docker.ask("/info", &[]).await.unwrap();
+    assert_eq!(answer, r#"{"ApiVersion":"1.41"}"#);
+    assert_eq!(connections.load(Ordering::Relaxed), 3);
 }
