@@ -195,7 +195,7 @@ pub struct IpPrefix {
 }
 
 /// What a backend that Swarm is ending keeps (contract, section 6.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DrainMode {
     Connections,
     Sessions,
@@ -299,7 +299,7 @@ pub struct Backend {
 }
 
 /// Contract, section 6.1. A backend that is gone is no longer in the snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
     Starting,
     Up,

@@ -2,9 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::RawFd;
 
 use anyhow::{Context, anyhow};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::close;
 use procfs::process::Process;
 
 use crate::config::{Config, Interfaces};
@@ -33,13 +36,20 @@ pub(crate) fn capabilities(config: &Config) -> Result<(), Failure> {
     )))
 }
 
-/// Takes as many file descriptors as may be had: each connection of the proxy or the relay needs two.
-pub(super) fn descriptors() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
-    if let Err(error) = raised {
-        tracing::debug!(%error, "the limit of descriptors stays as it is");
-    }
+/// Descriptors that there is room for from the start: 8 bytes each, of the kernel's.
+const ROOM: u64 = 1 << 16;
+
+/// Takes as many file descriptors as may be had, since each connection of the proxy or the relay needs two, and makes room
+/// for many while there is one thread: the kernel doubles their table each time it is full, and where threads share it,
+/// whoever needs the next one waits for an RCU grace period.
+///
+/// # Errors
+/// There are as few as before.
+pub(super) fn descriptors() -> nix::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    let last = RawFd::try_from(most.min(ROOM).saturating_sub(1)).unwrap_or(RawFd::MAX);
+    close(fcntl(io::stderr(), FcntlArg::F_DUPFD_CLOEXEC(last))?)
 }
 
 /// # Errors

@@ -12,7 +12,7 @@ mod publish;
 use std::time::Duration;
 
 use anyhow::Context;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::config::Config;
 use crate::failure::Failure;
@@ -29,10 +29,14 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 /// # Errors
 /// It could not start, or a part failed that the rest cannot go on without.
 pub fn run(config: Config) -> Result<(), Failure> {
+    // Before there is a second thread.
+    let descriptors = permissions::descriptors();
     // Until the last request is logged.
     let _log = telemetry::start(config.log_format)?;
     permissions::capabilities(&config)?;
-    permissions::descriptors();
+    if let Err(error) = descriptors {
+        debug!(%error, "no more descriptors than before");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

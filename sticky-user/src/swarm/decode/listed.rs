@@ -1,8 +1,10 @@
 //! A list of all tasks: megabytes that are mostly as they were a minute ago. An entry that is there word for word as it was in
 //! the last list is not read again.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::{Task, task};
 use crate::swarm::view::TaskView;
