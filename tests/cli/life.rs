@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use procfs::process::{LimitValue, Process};
 
 use crate::node::{LIMIT, Place, backend, get, stderr, stdout};
 
@@ -24,6 +25,23 @@ fn a_second_run_names_the_first() -> anyhow::Result<()> {
         assert!(stderr(&output).contains(&pid), "{args:?}: {}", stderr(&output));
     }
     assert!(get(first.http, "/")?.starts_with("HTTP/1.1 200"), "the first goes on");
+    Ok(())
+}
+
+/// A table that grows while there are threads makes whoever opens a file wait.
+#[test]
+fn there_is_room_for_many_connections_from_the_start() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    place.serve(&[backend()?])?;
+    let sticky = place.start(&[])?;
+    let process = Process::new(i32::try_from(sticky.process.id())?)?;
+    let most = match process.limits()?.max_open_files.hard_limit {
+        LimitValue::Value(most) => most,
+        LimitValue::Unlimited => u64::MAX,
+    };
+    let room = u64::from(process.status()?.fdsize);
+    assert!(room >= most.min(65_536), "room for {room} of {most}");
+    assert!(process.fd_count()? < 1000);
     Ok(())
 }
 

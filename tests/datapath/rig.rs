@@ -11,7 +11,7 @@ use aya::programs::{Program, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use sticky::control::desired::identity;
 use sticky::control::plan::{
-    self, Build, DesiredBackend, DesiredService, FrontendKey, Loaded, Plan, Rule,
+    self, Build, DesiredBackend, DesiredService, FrontendKey, Loaded, Plan, Rule, Wanted,
 };
 use sticky::control::{DataPath as _, Reach, reconcile};
 use sticky::datapath::{self, DataPath, OBJECT, Settings, XdpMode};
@@ -130,7 +130,7 @@ impl Rig {
             now: reconcile::now(),
             rekeyed: self.path.executor.rekeyed(),
         };
-        let (plan, after) = plan::diff(&self.loaded, &[wanted], build)?;
+        let (plan, after) = plan::diff(&self.loaded, Wanted::All(&[wanted]), build)?;
         self.path.executor.apply(&plan, &after)?;
         self.loaded = after;
         Ok(plan)
