@@ -42,9 +42,10 @@ pub(super) struct Known<'a> {
 
 impl<'a> Known<'a> {
     fn of(&self, place: usize) -> Option<Source<'a>> {
-        let part = self.parts.get(place);
-        let loaded = part.and_then(|part| self.loaded.services.get(&part.identity()));
         let (service, resolved) = (self.services.get(place)?, self.resolved.get(place)?);
+        // Where the data path could not even be looked at, the parts are still in the order of other services.
+        let part = self.parts.get(place).filter(|part| part.belongs_to(service));
+        let loaded = part.and_then(|part| self.loaded.services.get(&part.identity()));
         Some(Source { service, resolved, part, loaded })
     }
 }

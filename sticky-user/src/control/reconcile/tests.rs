@@ -19,6 +19,8 @@ struct Host {
     /// The interface that leads to an address; none leads to another.
     devices: HashMap<IpAddr, u32>,
     moved: Moved,
+    /// The kernel does not tell the links.
+    blind: bool,
     refuses: bool,
 }
 
@@ -37,7 +39,12 @@ impl DataPath for Fake {
         Ok(Loaded::default())
     }
     fn look(&mut self) -> Result<Moved, Error> {
-        Ok(std::mem::take(&mut self.host().moved))
+        let mut host = self.host();
+        if host.blind {
+            Err(Error("blind".to_owned()))
+        } else {
+            Ok(std::mem::take(&mut host.moved))
+        }
     }
     fn reach(&mut self, addrs: &[IpAddr]) -> Result<HashMap<IpAddr, Reach>, Error> {
         let host = self.host();
@@ -146,6 +153,7 @@ enum Step {
     /// An address is behind this interface now, or nowhere.
     Moved(u8, Option<u32>),
     AllMoved,
+    Blind(bool),
     Refused(bool),
 }
 
@@ -163,6 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Turned),
         2 => (0u8..6, prop::option::of(1u32..4)).prop_map(|(a, device)| Step::Moved(a, device)),
         1 => Just(Step::AllMoved),
+        1 => any::<bool>().prop_map(Step::Blind),
         1 => any::<bool>().prop_map(Step::Refused),
     ]
 }
@@ -196,11 +205,21 @@ proptest! {
                     host.moved.and(Moved { all: false, addrs: [addr].into() });
                 }
                 Step::AllMoved => fake.host().moved.all = true,
+                Step::Blind(blind) => fake.host().blind = blind,
                 Step::Refused(refuses) => fake.host().refuses = refuses,
             }
             let now = found(Arc::new(snapshot.clone()));
             published = reconciler.step(&mut inputs_of_all, &now, Instant::now()).or(published);
-            if fake.host().refuses {
+            if let Some(is) = &published {
+                prop_assert_eq!(&is.snapshot, &now.snapshot, "layer 7 goes on in any case");
+                for (service, is) in now.snapshot.services.iter().zip(&is.services) {
+                    prop_assert_eq!(&service.id, &is.id);
+                    let names = |error: &LabelError| error.message.contains(&format!("s{}.", is.id));
+                    let mut lost = is.errors.iter().filter(|error| error.label == "backend");
+                    prop_assert!(lost.all(names), "{:?} of {}", is.errors, is.id);
+                }
+            }
+            if fake.host().refuses || fake.host().blind {
                 continue;
             }
             let host = Host { moved: Moved::default(), ..fake.host().clone() };
