@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 
@@ -62,15 +63,20 @@ fn engine(socket: &Path, after: After) -> Arc<AtomicUsize> {
     connections
 }
 
+/// A client of such an engine; the directory has the socket, which each new connection needs.
+async fn reached(after: After) -> (Docker, Arc<AtomicUsize>, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("docker.sock");
+    let connections = engine(&socket, after);
+    let url = format!("unix://{}", socket.display());
+    let address = Address::parse(url, false, directory.path()).unwrap();
+    (Docker::reach(address).await.unwrap(), connections, directory)
+}
+
 #[tokio::test]
 async fn calls_share_a_connection_as_long_as_there_is_one() {
     for (after, expected) in [(After::Keeps, 2), (After::Closes, 4), (After::Vanishes, 4)] {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("docker.sock");
-        let connections = engine(&socket, after);
-        let url = format!("unix://{}", socket.display());
-        let address = Address::parse(url, false, directory.path()).unwrap();
-        let docker = Docker::reach(address).await.unwrap();
+        let (docker, connections, _directory) = reached(after).await;
         for _ in 0..2 {
             docker.get::<Value>("/info", &[]).await.unwrap();
         }
@@ -82,12 +88,7 @@ async fn calls_share_a_connection_as_long_as_there_is_one() {
 
 #[tokio::test]
 async fn a_kept_connection_that_ended_meanwhile_delays_nothing() {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("docker.sock");
-    let _connections = engine(&socket, After::Leaves);
-    let url = format!("unix://{}", socket.display());
-    let address = Address::parse(url, false, directory.path()).unwrap();
-    let docker = Docker::reach(address).await.unwrap();
+    let (docker, _, _directory) = reached(After::Leaves).await;
     for _ in 0..200 {
         // It has ended before it is looked at, and which of the two ends is looked at first is chance.
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -114,12 +115,7 @@ impl Reader for Log {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_on_a_kept_connection_is_read_anew() {
-    let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("docker.sock");
-    let connections = engine(&socket, After::BreaksOff);
-    let url = format!("unix://{}", socket.display());
-    let address = Address::parse(url, false, directory.path()).unwrap();
-    let docker = Docker::reach(address).await.unwrap();
+    let (docker, connections, _directory) = reached(After::BreaksOff).await;
     let mut log = Log::default();
     docker.read("/info", &[], &mut log).await.unwrap();
     assert_eq!(log.0, [r#"{"ApiVersio"#, r#"{"ApiVersion":"1.41"}"#]);
