@@ -38,6 +38,14 @@ impl Snapshot {
     }
 }
 
+/// Whether both are the same services in the same order, as they were or not.
+#[must_use]
+pub fn in_place(known: &[Arc<Service>], now: &[Arc<Service>]) -> bool {
+    let mut pairs = known.iter().zip(now);
+    known.len() == now.len()
+        && pairs.all(|(known, now)| Arc::ptr_eq(known, now) || known.id == now.id)
+}
+
 /// Has `known` be the same as `now`, without touching those that already are.
 pub fn take_over(known: &mut Vec<Arc<Service>>, now: &[Arc<Service>]) {
     if known.len() != now.len() {

@@ -61,7 +61,7 @@ impl Parts {
         services: &[Arc<Service>],
         resolved: &Arc<Vec<Resolved>>,
     ) -> Vec<usize> {
-        self.lined_up = self.is_of(services);
+        self.lined_up = model::in_place(&self.services, services);
         if !self.lined_up {
             self.line_up(services);
         }
@@ -125,13 +125,6 @@ impl Parts {
     /// That of the service in this place; none where nothing is made of services.
     pub(super) fn get(&self, place: usize) -> Option<&Arc<Part>> {
         self.parts.get(place)?.as_ref()
-    }
-
-    /// Whether these are the services that it has parts of, as they were or not.
-    fn is_of(&self, services: &[Arc<Service>]) -> bool {
-        let mut pairs = self.services.iter().zip(services);
-        self.services.len() == services.len()
-            && pairs.all(|(known, now)| Arc::ptr_eq(known, now) || known.id == now.id)
     }
 
     /// Puts the parts in the order of these services.

@@ -96,10 +96,7 @@ impl Journal {
 
     fn append(&mut self, snapshot: &Snapshot, read_at: SystemTime) -> io::Result<()> {
         let (last, now) = (&self.last, &snapshot.services);
-        let in_place = last.len() == now.len() && {
-            let mut pairs = last.iter().zip(now);
-            pairs.all(|(last, now)| Arc::ptr_eq(last, now) || last.id == now.id)
-        };
+        let in_place = model::in_place(last, now);
         let services: Vec<&Service> = if in_place {
             let pairs = last.iter().zip(now);
             pairs.filter(|(last, now)| !Arc::ptr_eq(last, now)).map(|(_, now)| &**now).collect()
