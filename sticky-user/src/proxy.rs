@@ -4,10 +4,12 @@
 //! backend (`seal` opens cookies), cleans `headers`, tells the backend who asks (`forwarded`), sends it by `upstream` →
 //! `learn` says what happens to our cookie → `body` streams → `exchange` counts and logs. `respond` has every refusal.
 
+mod bell;
 mod body;
 mod choice;
 mod connection;
 mod cookies;
+mod driver;
 mod ejection;
 mod exchange;
 mod forwarded;

@@ -4,12 +4,13 @@ mod io;
 
 use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
+use std::mem::replace;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
 use hyper::server::conn::http1;
@@ -20,6 +21,8 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::io::Io;
+use super::bell::Bell;
+use super::driver::Driver;
 use super::forwarded::Peer;
 use super::preface::{self, Preface};
 use super::request;
@@ -109,14 +112,15 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
     let phase = Arc::new(Phase::new());
     let io = Io::new(stream, ahead.freeze(), phase.clone(), worker.timeouts());
     let (peer, served, state) = (Rc::new(peer), worker.clone(), phase.clone());
+    let driver = Rc::new(Driver::default());
+    let seats = driver.clone();
     let service = service_fn(move |incoming| {
-        request::answer(served.clone(), peer.clone(), state.clone(), incoming)
+        request::answer(served.clone(), peer.clone(), state.clone(), seats.clone(), incoming)
     });
     // A connection has either: HTTP, with its buffers, is there only when there is something to read or to answer.
     let (mut waiting, mut http) = (Some((io, service)), None);
     let mut told = false;
-    let result = poll_fn(|cx| {
-        open.register(cx.waker());
+    let mut client = |cx: &mut Context<'_>| {
         loop {
             if let Some((io, _)) = &mut waiting {
                 match io.poll_begin(cx) {
@@ -146,6 +150,25 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
                 io.wait(parts.read_buf);
                 (io, parts.service)
             });
+        }
+    };
+    let bell = Bell::new(None);
+    let waker = Waker::from(bell.clone());
+    let mut drains = false;
+    let result = poll_fn(|cx| {
+        open.register(cx.waker());
+        loop {
+            // First the backend, whose answer is what the client waits for.
+            let mut rung = bell.answer();
+            driver.drive();
+            rung |= bell.answer();
+            rung |= worker.draining() && !replace(&mut drains, true);
+            if rung && let Poll::Ready(ended) = client(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(ended);
+            }
+            if driver.arm(cx) && bell.arm(cx) {
+                return Poll::Pending;
+            }
         }
     })
     .await;

@@ -20,6 +20,7 @@ use self::attempt::{Failure, Outgoing};
 use super::body::ResponseBody;
 use super::choice::{Chooser, NoChoice};
 use super::connection::Phase;
+use super::driver::Driver;
 use super::exchange::Exchange;
 use super::forwarded::{Peer, PerHost};
 use super::presented::Presented;
@@ -33,6 +34,7 @@ pub(super) async fn answer(
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     phase: Arc<Phase>,
+    driver: Rc<Driver>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     // It goes through many hands.
@@ -41,7 +43,7 @@ pub(super) async fn answer(
     let protocol = headers::upgrade(request.headers());
     let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
     // hyper keeps room for this future with each connection, idle ones too; the rest of it is there for the request only.
-    Ok(match Box::pin(forward(&worker, &peer, request, protocol, &mut exchange)).await {
+    Ok(match Box::pin(forward(&worker, &peer, &driver, request, protocol, &mut exchange)).await {
         Ok(response) => relay(&worker, response, upgrade, exchange),
         Err(refusal) => refusal.response(exchange),
     })
@@ -78,6 +80,7 @@ const SOON: Duration = Duration::from_millis(500);
 struct Asked<'a> {
     worker: &'a Rc<Worker>,
     peer: &'a Peer,
+    driver: &'a Rc<Driver>,
     host: &'a PerHost,
     id: HeaderValue,
     client: IpAddr,
@@ -90,6 +93,7 @@ struct Asked<'a> {
 async fn forward(
     worker: &Rc<Worker>,
     peer: &Peer,
+    driver: &Rc<Driver>,
     request: Request<Incoming>,
     upgrade: Option<HeaderValue>,
     exchange: &mut Exchange,
@@ -121,7 +125,7 @@ async fn forward(
         Presented::default()
     };
     let (client, id) = (exchange.client, exchange.id.clone());
-    let asked = Asked { worker, peer, host: &host, id, client, https, presented, now };
+    let asked = Asked { worker, peer, driver, host: &host, id, client, https, presented, now };
     let mut outgoing = Outgoing::new(&asked, request, upgrade, exchange);
 
     let mut failed: Vec<u64> = Vec::new();

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,10 +18,10 @@ use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, spawn_local};
-use tracing::debug;
+use tokio::sync::Notify;
 
 use super::body::{Progress, RequestBody, Upload};
+use super::driver::{Driven, Driver, Seat};
 use super::patience::Patience;
 use super::routes::Routes;
 use super::settings::{Limits, Timeouts};
@@ -40,6 +41,8 @@ pub(super) struct Pool {
     connect: Duration,
     answer: Duration,
     http: http1::Builder,
+    /// An idle connection wants to be looked at.
+    rung: Arc<Notify>,
 }
 
 struct Idle {
@@ -50,18 +53,9 @@ struct Idle {
 /// A connection, in use or idle.
 struct Link {
     sender: SendRequest<RequestBody>,
-    _task: Task,
+    driven: Rc<Driven>,
     /// For an answer.
     patience: Patience,
-}
-
-/// What moves the bytes of a connection: ends with it, or it would wait for a backend that nobody waits for any more.
-struct Task(AbortHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// A connection in use, to be given back when the response has been read.
@@ -74,6 +68,7 @@ pub(super) struct Lease {
     /// Where it goes when it is free; `None`: it is one client's alone.
     key: Option<u64>,
     pool: Rc<Pool>,
+    seat: Seat,
 }
 
 impl Pool {
@@ -87,25 +82,41 @@ impl Pool {
             connect: timeouts.connect,
             answer: timeouts.response,
             http,
+            rung: Arc::default(),
         })
     }
 
     /// The connection used last, if that is `now` not longer ago than `oldest`.
-    pub(super) fn take(self: &Rc<Self>, key: u64, oldest: Duration, now: Instant) -> Option<Lease> {
+    pub(super) fn take(
+        self: &Rc<Self>,
+        key: u64,
+        oldest: Duration,
+        now: Instant,
+        driver: &Rc<Driver>,
+    ) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
         let keep = self.keep.min(oldest);
         let young = |idle: &mut Idle| now.saturating_duration_since(idle.since) < keep;
         while let Some(Idle { link, .. }) = connections.pop_if(young) {
+            // Its end may have come, and not been looked at.
+            link.driven.drive();
             if link.sender.is_ready() {
-                return Some(self.lease(link, true, Some(key)));
+                return Some(self.lease(link, true, Some(key), driver));
             }
         }
         None
     }
 
-    fn lease(self: &Rc<Self>, link: Box<Link>, reused: bool, key: Option<u64>) -> Lease {
-        Lease { link, reused, body: None, key, pool: self.clone() }
+    fn lease(
+        self: &Rc<Self>,
+        link: Box<Link>,
+        reused: bool,
+        key: Option<u64>,
+        driver: &Rc<Driver>,
+    ) -> Lease {
+        let seat = driver.seat(link.driven.clone());
+        Lease { link, reused, body: None, key, pool: self.clone(), seat }
     }
 
     /// A new connection; one that begins with a `preface` about its client is not given back.
@@ -114,6 +125,7 @@ impl Pool {
         key: u64,
         addr: SocketAddr,
         preface: Option<Vec<u8>>,
+        driver: &Rc<Driver>,
     ) -> io::Result<Lease> {
         let mut stream = tokio::time::timeout(self.connect, TcpStream::connect(addr))
             .await
@@ -125,28 +137,35 @@ impl Pool {
         }
         let (sender, connection) =
             self.http.handshake(TokioIo::new(Upstream(stream))).await.map_err(io::Error::other)?;
-        let task = spawn_local(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                debug!(%addr, %error, "upstream connection ended");
-            }
+        let http = Box::pin(connection.with_upgrades());
+        let driven = Driven::new(http, addr, self.rung.clone());
+        let key = preface.is_none().then_some(key);
+        let link = Link { sender, driven, patience: Patience::new(self.answer) };
+        Ok(self.lease(Box::new(link), false, key, driver))
+    }
+
+    /// Waits until backends have closed idle connections, and closes them too.
+    pub(super) async fn closed(&self) {
+        self.rung.notified().await;
+        self.retain(|_, idle| {
+            idle.link.driven.drive();
+            idle.link.driven.rest();
+            !idle.link.sender.is_closed()
         });
-        let (key, task) = (preface.is_none().then_some(key), Task(task.abort_handle()));
-        let link = Link { sender, _task: task, patience: Patience::new(self.answer) };
-        Ok(self.lease(Box::new(link), false, key))
     }
 
     /// Closes what was idle for too long, and what belongs to backends that are gone.
     pub(super) fn tidy(&self, routes: &Routes) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.is_empty() {
+        if self.idle.borrow().is_empty() {
             return;
         }
         let live = routes.pools();
-        idle.retain(|key, connections| {
-            let gone = !live.contains(key);
-            connections.retain(|idle| {
-                !gone && !idle.link.sender.is_closed() && idle.since.elapsed() < self.keep
-            });
+        self.retain(|key, idle| live.contains(&key) && idle.since.elapsed() < self.keep);
+    }
+
+    fn retain(&self, keep: impl Fn(u64, &Idle) -> bool) {
+        self.idle.borrow_mut().retain(|key, connections| {
+            connections.retain(|idle| keep(*key, idle));
             !connections.is_empty()
         });
     }
@@ -174,13 +193,16 @@ impl Lease {
 
     /// The response has been read to its end, `now`.
     pub(super) fn give_back(self, now: Instant) {
+        let Self { link, body, key, pool, seat, .. } = self;
+        drop(seat);
         // A backend that answers before it has read the request leaves the rest of it on the connection.
-        let sent = self.body.is_none_or(|body| body.progress() == Progress::Done);
-        let Some(key) = self.key.filter(|_| sent && !self.link.sender.is_closed()) else { return };
-        let mut idle = self.pool.idle.borrow_mut();
+        let sent = body.is_none_or(|body| body.progress() == Progress::Done);
+        let Some(key) = key.filter(|_| sent && !link.sender.is_closed()) else { return };
+        let mut idle = pool.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
-        if connections.len() < self.pool.limit {
-            connections.push(Idle { link: self.link, since: now });
+        if connections.len() < pool.limit {
+            link.driven.rest();
+            connections.push(Idle { link, since: now });
         }
     }
 }

@@ -135,8 +135,10 @@ impl Worker {
     async fn tidy(self: Rc<Self>) {
         let mut ticks = tokio::time::interval(TIDY);
         loop {
-            ticks.tick().await;
-            self.pool.tidy(&self.shared.routes.load());
+            tokio::select! {
+                _ = ticks.tick() => self.pool.tidy(&self.shared.routes.load()),
+                () = self.pool.closed() => {}
+            }
         }
     }
 

@@ -153,11 +153,11 @@ impl Outgoing {
         });
         if !self.fresh
             && preface.is_none()
-            && let Some(lease) = worker.pool.take(backend.pool, self.oldest(), now)
+            && let Some(lease) = worker.pool.take(backend.pool, self.oldest(), now, asked.driver)
         {
             return Ok(lease);
         }
-        match worker.pool.connect(backend.pool, backend.addr, preface).await {
+        match worker.pool.connect(backend.pool, backend.addr, preface, asked.driver).await {
             Ok(lease) => {
                 backend.stats.failures.succeeded();
                 Ok(lease)
