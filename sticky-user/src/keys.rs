@@ -5,12 +5,14 @@
 
 mod cookie_key;
 pub mod file;
+mod nonce;
 
 use std::fmt;
 
 use sticky_common::hash::{self, HashKey};
 
 pub use cookie_key::CookieKey;
+pub use nonce::Nonces;
 
 /// Bytes of a `hash` key.
 const HASH_BYTES: usize = 16;

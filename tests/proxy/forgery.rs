@@ -7,10 +7,10 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, PAD};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use sticky::keys::{Keys, generate};
+use sticky::keys::{Keys, Nonces, generate};
 use sticky::model::{CookieMode, HostPattern, ServiceConfig};
 use sticky::proxy::Reason;
-use sticky::proxy::seal::{Attributes, Lifetime, Pin, seal};
+use sticky::proxy::seal::{self, Attributes, Lifetime, Pin};
 
 use crate::backend::Backend;
 use crate::client::{Connection, HOST, get};
@@ -152,11 +152,15 @@ fn of_a_retired_key_of_another_service_and_past_their_time() {
     let mut target = Target::with(Keys::parse(&new).unwrap(), learn);
     let service = sticky_common::maglev::identity(keys.hash, b"s");
     let pin = Pin { service, task: "id-a".to_owned(), attributes: Attributes::default() };
-    let sealed = |pin: &Pin| seal(&keys, "sticky_lb", pin).unwrap();
+    let seal = |keys: &Keys, name: &str, pin: &Pin| {
+        let place = (pin.service, pin.task.as_str());
+        seal::seal(keys, &Nonces::default(), name, place, &pin.attributes).unwrap()
+    };
+    let sealed = |pin: &Pin| seal(&keys, "sticky_lb", pin);
     assert_eq!(target.ask(sealed(&pin).as_bytes()), (200, true), "as the proxy makes them");
-    let retired = seal(&Keys::parse(&old).unwrap(), "sticky_lb", &pin).unwrap();
+    let retired = seal(&Keys::parse(&old).unwrap(), "sticky_lb", &pin);
     target.refuses(retired.as_bytes());
-    target.refuses(seal(&keys, "sticky_lb_0a0b0c", &pin).unwrap().as_bytes());
+    target.refuses(seal(&keys, "sticky_lb_0a0b0c", &pin).as_bytes());
     target.refuses(sealed(&Pin { service: service ^ 1, ..pin.clone() }).as_bytes());
     target.refuses(sealed(&Pin { task: "id-z".to_owned(), ..pin.clone() }).as_bytes());
     target.refuses(sealed(&Pin { task: String::new(), ..pin.clone() }).as_bytes());

@@ -28,6 +28,11 @@ impl Choice {
     pub(super) fn backend(&self) -> &Backend {
         self.service.backends.get(self.backend).expect("chosen among them")
     }
+
+    /// What a cookie says of it: hash of the service, and id of the backend.
+    pub(super) fn place(&self) -> (u64, &str) {
+        (self.service.hash, &self.backend().id)
+    }
 }
 
 /// Why there is none.

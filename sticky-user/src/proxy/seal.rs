@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cookie::SameSite;
 
-use crate::keys::{KeyId, Keys, NoRandom};
+use crate::keys::{KeyId, Keys, NoRandom, Nonces};
 
 const VERSION: u8 = 2;
 /// Longer than any that a browser keeps (RFC 6265, section 6.1).
@@ -61,9 +61,16 @@ pub enum Bad {
     Invalid,
 }
 
-/// The value for a cookie of this name.
-pub fn seal(keys: &Keys, name: &str, pin: &Pin) -> Result<String, NoRandom> {
-    Ok(URL_SAFE_NO_PAD.encode(keys.sealing().seal(name.as_bytes(), &encode(pin))?))
+/// The value for a cookie of this name that says what a [`Pin`] of these does.
+pub fn seal(
+    keys: &Keys,
+    nonces: &Nonces,
+    name: &str,
+    (service, task): (u64, &str),
+    attributes: &Attributes,
+) -> Result<String, NoRandom> {
+    let text = encode(service, task, attributes);
+    Ok(URL_SAFE_NO_PAD.encode(keys.sealing().seal(nonces, name.as_bytes(), &text)?))
 }
 
 /// What a cookie of this name says; `now` in seconds since 1970.
@@ -107,8 +114,7 @@ const SAME_SITE: u8 = 3;
 const MAX_AGE: u8 = 1 << 5;
 const EXPIRES: u8 = 1 << 6;
 
-fn encode(pin: &Pin) -> Vec<u8> {
-    let a = &pin.attributes;
+fn encode(service: u64, task: &str, a: &Attributes) -> Vec<u8> {
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
     let same_site = match a.same_site {
         None => 0,
@@ -122,10 +128,10 @@ fn encode(pin: &Pin) -> Vec<u8> {
         | same_site << SAME_SITE
         | flag(a.lifetime.max_age.is_some(), MAX_AGE)
         | flag(a.lifetime.expires.is_some(), EXPIRES);
-    let parts = [&pin.task, &a.path, &a.domain];
+    let parts = [task, &a.path, &a.domain];
     let mut text = Vec::with_capacity(FIXED + parts.iter().map(|part| part.len()).sum::<usize>());
     text.extend_from_slice(&[VERSION, flags]);
-    text.extend_from_slice(&pin.service.to_be_bytes());
+    text.extend_from_slice(&service.to_be_bytes());
     for until in [a.lifetime.max_age, a.lifetime.expires].into_iter().flatten() {
         text.extend_from_slice(&until.to_be_bytes());
     }
@@ -207,6 +213,10 @@ mod tests {
         }
     }
 
+    fn seal(keys: &Keys, name: &str, pin: &Pin) -> Result<String, NoRandom> {
+        super::seal(keys, &Nonces::default(), name, (pin.service, &pin.task), &pin.attributes)
+    }
+
     #[test]
     fn opens_what_it_sealed_and_differs_each_time() {
         let keys = keys();
@@ -283,7 +293,7 @@ mod tests {
             let attributes =
                 Attributes { path, domain, secure, http_only, partitioned, same_site: None, lifetime };
             let pin = Pin { service, task, attributes };
-            prop_assert_eq!(decode(&encode(&pin)), Some(pin));
+            prop_assert_eq!(decode(&encode(pin.service, &pin.task, &pin.attributes)), Some(pin));
         }
 
         #[test]

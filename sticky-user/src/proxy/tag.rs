@@ -5,7 +5,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
 use super::seal::{self, Attributes, Pin};
-use crate::keys::{Keys, NoRandom};
+use crate::keys::{Keys, NoRandom, Nonces};
 
 /// Stands between the application's part and ours.
 const SEPARATOR: char = '.';
@@ -39,7 +39,7 @@ pub(super) fn write(
     name: &HeaderName,
     known: Option<&Tag>,
     (service, task): (u64, &str),
-    keys: &Keys,
+    (keys, nonces): (&Keys, &Nonces),
 ) -> Result<(), NoRandom> {
     let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else {
         return Ok(());
@@ -52,10 +52,7 @@ pub(super) fn write(
     });
     let sealed = match again {
         Some(tag) => tag.sealed.clone(),
-        None => {
-            let pin = Pin { service, task: task.to_owned(), attributes: Attributes::default() };
-            seal::seal(keys, name.as_str(), &pin)?
-        }
+        None => seal::seal(keys, nonces, name.as_str(), (service, task), &Attributes::default())?,
     };
     if let Ok(tagged) = HeaderValue::try_from(format!("{value}{SEPARATOR}{sealed}")) {
         headers.insert(name.clone(), tagged);
@@ -69,18 +66,19 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let keys = Keys::random().unwrap();
+        let (keys, nonces) = (Keys::random().unwrap(), Nonces::default());
+        let sealing = (&keys, &nonces);
         let name = HeaderName::from_static("mcp-session-id");
         let mut headers = HeaderMap::new();
-        write(&mut headers, &name, None, (7, "task"), &keys).unwrap();
+        write(&mut headers, &name, None, (7, "task"), sealing).unwrap();
         assert!(headers.is_empty());
         headers.insert(&name, HeaderValue::from_static("a.b"));
-        write(&mut headers, &name, None, (7, "task"), &keys).unwrap();
+        write(&mut headers, &name, None, (7, "task"), sealing).unwrap();
         let tag = Tag::read(&headers, &name, &keys).unwrap();
         assert_eq!((tag.value.to_str().unwrap(), tag.pin.task.as_str()), ("a.b", "task"));
         let first = headers.get(&name).cloned();
         headers.insert(&name, HeaderValue::from_static("a.b"));
-        write(&mut headers, &name, Some(&tag), (7, "task"), &keys).unwrap();
+        write(&mut headers, &name, Some(&tag), (7, "task"), sealing).unwrap();
         assert_eq!(headers.get(&name).cloned(), first, "the client's value does not change");
         headers.insert(&name, HeaderValue::from_static("a.b"));
         assert!(Tag::read(&headers, &name, &keys).is_none());

@@ -26,6 +26,7 @@ use super::routes::Routes;
 use super::settings::Timeouts;
 use super::upstream::{KEEPALIVE, Pool};
 use super::{Life, Shared};
+use crate::keys::Nonces;
 
 /// How often idle upstream connections are looked through.
 const TIDY: Duration = Duration::from_secs(5);
@@ -40,6 +41,7 @@ pub(super) struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Rc<Pool>,
     pub random: Random,
+    pub nonces: Nonces,
     pub http: http1::Builder,
     pub repeats: Repeats,
     open: Cell<usize>,
@@ -56,6 +58,7 @@ impl Worker {
         Ok(Rc::new(Self {
             pool: Pool::new(&settings.timeouts, &settings.limits),
             random: Random::new()?,
+            nonces: Nonces::default(),
             http: connection::builder(&settings.limits),
             repeats: Repeats::default(),
             open: Cell::new(0),

@@ -17,7 +17,7 @@ use crate::proxy::learn::{self, Change, Situation};
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
 use crate::proxy::routes::Route;
-use crate::proxy::seal::{self, Pin};
+use crate::proxy::seal;
 use crate::proxy::tag;
 
 /// Makes a backend's response ours.
@@ -75,12 +75,9 @@ fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut
         let value = match &change {
             Change::Delete(_) => String::new(),
             Change::Set(attributes) => {
-                let pin = Pin {
-                    service: choice.service.hash,
-                    task: choice.backend().id.clone(),
-                    attributes: attributes.clone(),
-                };
-                match seal::seal(&asked.worker.shared.keys.load(), own_name, &pin) {
+                let worker = asked.worker;
+                let keys = worker.shared.keys.load();
+                match seal::seal(&keys, &worker.nonces, own_name, choice.place(), attributes) {
                     Ok(value) => value,
                     Err(error) => return warn!(%error, "no affinity cookie"),
                 }
@@ -94,9 +91,9 @@ fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut
 
 fn set_tag(asked: &Asked<'_>, choice: &Choice, response: &mut HeaderMap) {
     let Some(name) = &choice.service.header else { return };
-    let place = (choice.service.hash, choice.backend().id.as_str());
     let keys = asked.worker.shared.keys.load();
-    if let Err(error) = tag::write(response, name, asked.presented.tag.as_ref(), place, &keys) {
+    let (known, sealing) = (asked.presented.tag.as_ref(), (&**keys, &asked.worker.nonces));
+    if let Err(error) = tag::write(response, name, known, choice.place(), sealing) {
         warn!(%error, "no affinity in the header");
     }
 }
