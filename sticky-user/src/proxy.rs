@@ -9,6 +9,7 @@ mod body;
 mod choice;
 mod connection;
 mod cookies;
+mod crowd;
 mod driver;
 mod ejection;
 mod exchange;
@@ -264,6 +265,7 @@ fn run_worker(
 ) -> anyhow::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(crowd::gone)
         .build_local(tokio::runtime::LocalOptions::default())
         .context("cannot start the runtime of a proxy thread")?;
     runtime.block_on(async move {

@@ -22,7 +22,7 @@ pub struct State {
     seen: Mutex<HashMap<String, u64>>,
     pub connections: AtomicU64,
     stopped: AtomicBool,
-    open: Mutex<Vec<TcpStream>>,
+    pub open: Mutex<Vec<TcpStream>>,
 }
 
 struct Request {

@@ -1,5 +1,8 @@
 //! Backends that are killed, fall silent or talk nonsense: what the client is told, and in what time.
 
+use std::io::Read;
+use std::net::Shutdown;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sticky::model::Service;
@@ -99,6 +102,21 @@ fn killed_in_the_middle_of_a_response() {
     let moved = soon(|| ask(&mut Connection::open(bench.addr), "GET /ping", &jar, b"").unwrap());
     assert_eq!(moved.status, 200);
     assert!(moved.cookie("sticky_lb").is_some());
+}
+
+/// Closed by the backend while nobody uses it: it is closed here at once, and not only when idle ones are looked through.
+#[test]
+fn idle_ones_that_a_backend_closes_are_closed() {
+    let backend = Backend::start("a");
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    for closed in 1..=3 {
+        assert_eq!(get(bench.addr, "/ping", &[]).status, 200);
+        let mut stream = backend.state.open.lock().unwrap().pop().unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{closed}");
+    }
+    assert_eq!(backend.state.connections.load(Ordering::SeqCst), 3);
 }
 
 fn impatient(edit: impl FnOnce(&mut Timeouts)) -> (Bench, Backend) {

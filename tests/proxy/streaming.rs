@@ -1,4 +1,7 @@
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::client::Connection;
@@ -26,7 +29,7 @@ fn downloads_and_uploads_do_not_fill_memory() {
         .write(format!("GET /large?bytes={SIZE} HTTP/1.1\r\nHost: demo.local\r\n\r\n").as_bytes());
     assert_eq!(connection.head().unwrap().status, 200);
     // Slower than the backend: what is not read must wait there.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
     most = most.max(memory());
     let (mut left, mut piece) = (SIZE, vec![0; 1 << 20]);
     while left > 0 {
@@ -86,4 +89,42 @@ fn a_stream_of_events_arrives_as_it_is_sent() {
         }
     }
     assert_eq!(first, Some(false), "the first was held back until the last");
+}
+
+/// Who sends need not read meanwhile what comes back.
+#[test]
+fn an_upload_goes_on_while_its_answer_waits() {
+    // More than the sockets on the way hold.
+    const SIZE: usize = 64 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let backend = Backend { name: "a".to_owned(), addr, state: Arc::default() };
+    let (arrived, arrives) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut answers = stream.try_clone().unwrap();
+        let mut reader = BufReader::new(stream);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+        }
+        std::thread::spawn(move || {
+            write!(answers, "HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n").unwrap();
+            answers.write_all(&vec![7; SIZE]).unwrap();
+        });
+        arrived.send(std::io::copy(&mut reader.take(SIZE as u64), &mut std::io::sink())).unwrap();
+    });
+    let bench = Bench::new(vec![service("s", &[&backend], |_| {})]);
+    let mut connection = Connection::open(bench.addr);
+    connection.stream().set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+    connection.write(
+        format!("POST / HTTP/1.1\r\nHost: demo.local\r\nContent-Length: {SIZE}\r\n\r\n").as_bytes(),
+    );
+    connection.stream().write_all(&vec![1; SIZE]).unwrap();
+    let upload = arrives.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(upload.unwrap(), SIZE as u64);
+    let response = connection.response(false).unwrap();
+    assert_eq!((response.status, response.body.len()), (200, SIZE));
 }

@@ -8,6 +8,8 @@ use std::task::{Context, Wake};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
+use super::crowd;
+
 /// Whoever looks after the connection is at it, and will ask.
 const QUIET: u8 = 0;
 /// Somebody wanted something since.
@@ -57,7 +59,10 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         match (self.state.swap(RUNG, Ordering::AcqRel), &self.keeper) {
-            (ARMED, _) => self.task.wake(),
+            (ARMED, _) => {
+                crowd::join();
+                self.task.wake();
+            }
             (RESTING, Some(keeper)) => keeper.notify_one(),
             _ => {}
         }

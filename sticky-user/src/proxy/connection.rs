@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Buf, BytesMut};
 use hyper::server::conn::http1;
@@ -22,6 +22,7 @@ use tracing::debug;
 
 use self::io::Io;
 use super::bell::Bell;
+use super::crowd;
 use super::driver::Driver;
 use super::forwarded::Peer;
 use super::preface::{self, Preface};
@@ -157,17 +158,26 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
     let mut drains = false;
     let result = poll_fn(|cx| {
         open.register(cx.waker());
+        crowd::turn();
         loop {
             // First the backend, whose answer is what the client waits for.
             let mut rung = bell.answer();
-            driver.drive();
-            rung |= bell.answer();
+            if driver.drive() {
+                rung |= bell.answer();
+                if rung && crowd::is_large() {
+                    bell.wake_by_ref();
+                    return crowd::last(cx);
+                }
+            }
             rung |= worker.draining() && !replace(&mut drains, true);
             if rung && let Poll::Ready(ended) = client(&mut Context::from_waker(&waker)) {
                 return Poll::Ready(ended);
             }
             if driver.arm(cx) && bell.arm(cx) {
                 return Poll::Pending;
+            }
+            if crowd::is_large() {
+                return crowd::last(cx);
             }
         }
     })

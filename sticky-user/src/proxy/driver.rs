@@ -33,13 +33,13 @@ impl Driven {
         Rc::new(Self { http: RefCell::new(Some(http)), bell, waker, addr })
     }
 
-    /// Moves it on if there is something to do.
-    pub(super) fn drive(&self) {
+    /// Moves it on; false if there is nothing to do.
+    pub(super) fn drive(&self) -> bool {
         if !self.bell.answer() {
-            return;
+            return false;
         }
         let mut http = self.http.borrow_mut();
-        let Some(connection) = &mut *http else { return };
+        let Some(connection) = &mut *http else { return false };
         if let Poll::Ready(ended) = connection.as_mut().poll(&mut Context::from_waker(&self.waker))
         {
             *http = None;
@@ -47,6 +47,7 @@ impl Driven {
                 debug!(addr = %self.addr, %error, "upstream connection ended");
             }
         }
+        true
     }
 
     /// Nobody uses it from now on: the keeper is told when there is something to do.
@@ -62,16 +63,15 @@ pub(super) struct Driver(RefCell<Option<Rc<Driven>>>);
 impl Driver {
     /// Takes this connection, and leaves it when the seat is dropped.
     pub(super) fn seat(self: &Rc<Self>, driven: Rc<Driven>) -> Seat {
+        debug_assert!(self.0.borrow().is_none(), "a client has one request at a time");
         *self.0.borrow_mut() = Some(driven);
         Seat(self.clone())
     }
 
-    /// Moves the connection on if there is one and something to do.
-    pub(super) fn drive(&self) {
+    /// Moves the connection on; false if there is none or nothing to do.
+    pub(super) fn drive(&self) -> bool {
         let driven = self.0.borrow().clone();
-        if let Some(driven) = driven {
-            driven.drive();
-        }
+        driven.is_some_and(|driven| driven.drive())
     }
 
     /// From now on the client's task is woken; false if there is something to do already.

@@ -1,0 +1,68 @@
+//! How many client connections of this thread wait for their turn. With few of them a request goes through as far as it can
+//! at once. With many, each step is taken for one after the other, so that its code stays in the processor's caches, which
+//! is worth a twentieth of a request's CPU time; and a large body is not ahead of everybody.
+
+use std::cell::Cell;
+use std::task::{Context, Poll};
+
+/// More than wait at seven tenths of what can be done, but for one hundredth of the time.
+const LARGE: usize = 12;
+
+thread_local! {
+    /// One or two too many where both ends of a connection have woken its task, until nobody waits.
+    static WAITING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// One more waits.
+pub(super) fn join() {
+    WAITING.with(|waiting| waiting.set(waiting.get() + 1));
+}
+
+/// It is somebody's turn.
+pub(super) fn turn() {
+    WAITING.with(|waiting| waiting.set(waiting.get().saturating_sub(1)));
+}
+
+/// The thread sleeps: nobody waits.
+pub(super) fn gone() {
+    WAITING.with(|waiting| waiting.set(0));
+}
+
+pub(super) fn is_large() -> bool {
+    WAITING.with(Cell::get) > LARGE
+}
+
+/// The others have their turns first.
+pub(super) fn last<T>(cx: &Context<'_>) -> Poll<T> {
+    join();
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn is_large_while_more_wait_than_it_says() {
+        let cx = Context::from_waker(Waker::noop());
+        turn();
+        assert!(!is_large());
+        for _ in 0..LARGE {
+            join();
+        }
+        assert!(!is_large());
+        assert!(last::<()>(&cx).is_pending() && is_large());
+        turn();
+        assert!(!is_large());
+        join();
+        gone();
+        turn();
+        assert!(!is_large());
+        join();
+        turn();
+        assert!(!is_large());
+    }
+}
