@@ -159,10 +159,12 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
     let result = poll_fn(|cx| {
         open.register(cx.waker());
         crowd::turn();
+        let mut driven = false;
         loop {
             // First the backend, whose answer is what the client waits for.
             let mut rung = bell.answer();
             if driver.drive() {
+                driven = true;
                 rung |= bell.answer();
                 if rung && crowd::is_large() {
                     bell.wake_by_ref();
@@ -176,7 +178,8 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
             if driver.arm(cx) && bell.arm(cx) {
                 return Poll::Pending;
             }
-            if crowd::is_large() {
+            // A request that has just come is sent at once; a body, which may be long, goes on at the next turn.
+            if driven || crowd::is_large() {
                 return crowd::last(cx);
             }
         }
