@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::task::yield_now;
 
 /// More than wait at seven tenths of what the proxy can do, but for bursts; about as many as wait of 64 clients that ask again
-/// at once. From 18 to 29 the CPU time is the same (`bench l7`); p99 is 1.11 times nginx's with 18, 1.03 to 1.06 from 23.
+/// at once. With 17, 23 and 28 the CPU time is the same (`bench l7`), and p99 1.11, 1.03 to 1.06 and 1.03 times nginx's.
 const LARGE: usize = 28;
 
 thread_local! {
