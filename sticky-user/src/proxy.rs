@@ -3,6 +3,7 @@
 //! Path of a request: `worker` accepts → `connection` reads it → `request` finds its route in `routes`, has `choice` choose a
 //! backend (`seal` opens cookies), cleans `headers`, tells the backend who asks (`forwarded`), sends it by `upstream` →
 //! `learn` says what happens to our cookie → `body` streams → `exchange` counts and logs. `respond` has every refusal.
+//! The client's task moves both ends on: `driver` the backend's, when its `bell` rings, as far as the `crowd` allows.
 
 mod bell;
 mod body;
