@@ -31,6 +31,7 @@ mod reason;
 mod recall;
 mod repeat;
 mod request;
+mod request_ids;
 mod respond;
 mod routes;
 pub mod seal;

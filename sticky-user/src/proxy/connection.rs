@@ -36,6 +36,8 @@ pub(super) struct Phase {
     doing: AtomicU8,
     /// A part of the last request's body was not read.
     unread: AtomicBool,
+    /// The time to look at the clock came while a request was in progress.
+    late: AtomicBool,
     /// It has been idle for so long that what HTTP keeps for it is better given back.
     quiet: AtomicBool,
 }
@@ -54,6 +56,7 @@ impl Phase {
         Self {
             doing: AtomicU8::new(Self::HEAD),
             unread: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
         }
     }
@@ -75,6 +78,11 @@ impl Phase {
 
     fn is_idle(&self) -> bool {
         matches!(self.get(), Self::DONE | Self::IDLE)
+    }
+
+    /// Whether a request has ended that was too long for the clock to be looked at; told once.
+    fn ended_late(&self) -> bool {
+        self.get() == Self::DONE && self.late.swap(false, Ordering::Relaxed)
     }
 
     /// Whether it has been idle for long; told once.
@@ -115,9 +123,8 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
     let (peer, served, state) = (Rc::new(peer), worker.clone(), phase.clone());
     let driver = Rc::new(Driver::default());
     let seats = driver.clone();
-    let service = service_fn(move |incoming| {
-        request::answer(served.clone(), peer.clone(), state.clone(), seats.clone(), incoming)
-    });
+    let service =
+        service_fn(move |incoming| request::answer(&served, &peer, &state, &seats, incoming));
     // A connection has either: HTTP, with its buffers, is there only when there is something to read or to answer.
     let (mut waiting, mut http) = (Some((io, service)), None);
     let mut told = false;
@@ -143,6 +150,7 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
             }
             match Pin::new(&mut **connection).poll(cx) {
                 Poll::Ready(ended) => return Poll::Ready(ended.map_err(Error::other)),
+                Poll::Pending if phase.ended_late() => continue,
                 Poll::Pending if !phase.is_quiet() => return Poll::Pending,
                 Poll::Pending => {}
             }

@@ -48,7 +48,12 @@ pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
 #[inline(never)]
 pub(super) fn strip(headers: &mut HeaderMap, upgrade: Option<HeaderValue>) {
     if get(headers, &CONNECTION).is_some() {
+        // These two are what most say, and need no name.
+        let named = |word: &&[u8]| {
+            !word.eq_ignore_ascii_case(b"keep-alive") && !word.eq_ignore_ascii_case(b"close")
+        };
         let names: Vec<HeaderName> = listed(headers)
+            .filter(named)
             .filter_map(|name| HeaderName::from_bytes(name).ok())
             // What every request must have is nobody's to take away.
             .filter(|name| *name != http::header::HOST && *name != http::header::CONTENT_LENGTH)

@@ -20,7 +20,7 @@ use crate::model::CookieMode;
 pub(super) struct Presented {
     pub cookies: Rc<Cookies>,
     /// Of a header.
-    pub tag: Option<Tag>,
+    pub tag: Option<Box<Tag>>,
 }
 
 /// What the cookies of a request say.
@@ -47,7 +47,7 @@ impl Presented {
         let tag = route.services.iter().find_map(|service| {
             let tag = Tag::read(headers, service.header.as_ref()?, keys)?;
             let is_here = |other: &&Arc<Service>| other.hash == tag.pin.service;
-            route.services.iter().any(|other| is_here(&other)).then_some(tag)
+            route.services.iter().any(|other| is_here(&other)).then(|| Box::new(tag))
         });
         let mut lines = headers.get_all(COOKIE).iter();
         let cookies = match (lines.next(), lines.next()) {

@@ -4,7 +4,9 @@ mod attempt;
 mod response;
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,27 +27,36 @@ use super::exchange::Exchange;
 use super::forwarded::{Peer, PerHost};
 use super::presented::Presented;
 use super::respond::Refusal;
-use super::routes::{Found, Route};
+use super::routes::{Found, Route, Routes};
 use super::worker::Worker;
 use super::{headers, host, tunnel};
 
+/// What becomes of a request. hyper keeps room for it with each connection, idle ones too, so there is no more of it than this.
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>>>>;
+
 /// Answers a request; whatever happens, there is an answer.
-pub(super) async fn answer(
-    worker: Rc<Worker>,
-    peer: Rc<Peer>,
-    phase: Arc<Phase>,
-    driver: Rc<Driver>,
-    request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+pub(super) fn answer(
+    worker: &Rc<Worker>,
+    peer: &Rc<Peer>,
+    phase: &Arc<Phase>,
+    driver: &Rc<Driver>,
+    mut request: Request<Incoming>,
+) -> Answer {
     // It goes through many hands.
-    let mut exchange = Box::new(Exchange::new(&request, phase, peer.addr));
-    let mut request = request;
+    let mut exchange = Box::new(Exchange::new(&request, phase.clone(), peer.addr));
     let protocol = headers::upgrade(request.headers());
     let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
-    // hyper keeps room for this future with each connection, idle ones too; the rest of it is there for the request only.
-    Ok(match Box::pin(forward(&worker, &peer, &driver, request, protocol, &mut exchange)).await {
-        Ok(response) => relay(&worker, response, upgrade, exchange),
-        Err(refusal) => refusal.response(exchange),
+    // All that needs no waiting is done here: what an `async fn` is called with has room in its future twice.
+    let mut forwarding =
+        match Forwarding::new(worker, peer, driver, request, protocol, &mut exchange) {
+            Ok(forwarding) => forwarding,
+            Err(refusal) => return Box::pin(ready(Ok(refusal.response(exchange)))),
+        };
+    Box::pin(async move {
+        Ok(match forwarding.run(&mut exchange).await {
+            Ok(response) => relay(&forwarding.asked.worker, response, upgrade, exchange),
+            Err(refusal) => refusal.response(exchange),
+        })
     })
 }
 
@@ -76,12 +87,12 @@ fn is_event_stream(response: &Response<Incoming>) -> bool {
 /// How long after its end a backend is known to be gone: Docker tells within a quarter of a second.
 const SOON: Duration = Duration::from_millis(500);
 
-/// The request with all that does not change between attempts.
-struct Asked<'a> {
-    worker: &'a Rc<Worker>,
-    peer: &'a Peer,
-    driver: &'a Rc<Driver>,
-    host: &'a PerHost,
+/// All of a request that does not change between attempts.
+struct Asked {
+    worker: Rc<Worker>,
+    peer: Rc<Peer>,
+    driver: Rc<Driver>,
+    host: Rc<PerHost>,
     id: HeaderValue,
     client: IpAddr,
     https: bool,
@@ -90,122 +101,150 @@ struct Asked<'a> {
     now: u64,
 }
 
-async fn forward(
-    worker: &Rc<Worker>,
-    peer: &Peer,
-    driver: &Rc<Driver>,
-    request: Request<Incoming>,
-    upgrade: Option<HeaderValue>,
-    exchange: &mut Exchange,
-) -> Result<Response<Incoming>, Refusal> {
-    let shared = &worker.shared;
-    let trusted = &shared.settings.trusted_proxies;
-    let known = request.headers();
-    exchange.client = peer.client(known, trusted);
-    exchange.id = peer.request_id(known).unwrap_or_else(|| worker.request_id());
-    let host = host::asked(request.uri(), known, request.version()).ok_or(Refusal::BadHost)?;
-    let host = peer.per_host(&host);
-    exchange.host = Some(host.host.clone());
-    let name = host.name.as_deref().ok_or(Refusal::BadHost)?;
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Err(Refusal::Method);
-    }
-    let https = peer.secure(known);
+/// A request on its way to a backend.
+struct Forwarding {
+    asked: Asked,
+    outgoing: Outgoing,
+    routes: Arc<Routes>,
+    route: Arc<Route>,
+}
 
-    let mut routes = shared.routes.load_full();
-    let mut route = find(&routes, name, exchange)?;
-    exchange.service = route.services.first().cloned();
-    if !https && route.services.iter().all(|service| service.ssl_only) {
-        return Err(to_https(name, exchange));
-    }
-    let now = if route.reads { unix_time() } else { 0 };
-    let presented = if route.reads {
-        Presented::read(known, &route, &shared.keys.load(), &peer.recall, now)
-    } else {
-        Presented::default()
-    };
-    let (client, id) = (exchange.client, exchange.id.clone());
-    let asked = Asked { worker, peer, driver, host: &host, id, client, https, presented, now };
-    let mut outgoing = Outgoing::new(&asked, request, upgrade, exchange);
-
-    let mut failed: Vec<u64> = Vec::new();
-    let mut last = Refusal::NoBackend;
-    let mut counted = false;
-    let mut known_by = None;
-    // Looked at again only after a wait.
-    let mut clock = Some(exchange.began);
-    let gap_ends = tokio::time::Instant::from_std(exchange.began) + shared.settings.timeouts.gap;
-    loop {
-        let now = clock.take().unwrap_or_else(Instant::now);
-        let now_ms = shared.clock_ms(now);
-        if !route.services.iter().any(|service| service.admits(asked.client)) {
-            return Err(Refusal::Forbidden);
+impl Forwarding {
+    fn new(
+        worker: &Rc<Worker>,
+        peer: &Rc<Peer>,
+        driver: &Rc<Driver>,
+        request: Request<Incoming>,
+        upgrade: Option<HeaderValue>,
+        exchange: &mut Exchange,
+    ) -> Result<Self, Refusal> {
+        let shared = &worker.shared;
+        let known = request.headers();
+        exchange.client = peer.client(known, &shared.settings.trusted_proxies);
+        exchange.id = peer.request_id(known).unwrap_or_else(|| worker.ids.next(&worker.random));
+        let host = host::asked(request.uri(), known, request.version()).ok_or(Refusal::BadHost)?;
+        let host = peer.per_host(&host);
+        exchange.host = Some(host.host.clone());
+        let name = host.name.as_deref().ok_or(Refusal::BadHost)?;
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Refusal::Method);
         }
-        let chooser = Chooser {
-            clients: &*shared.clients,
-            random: &worker.random,
-            key: shared.hash_key,
-            now_ms,
-            client: asked.client,
-            headers: outgoing.headers(),
-            failed: &failed,
-        };
-        let choice = match chooser.choose(&route, &asked.presented) {
-            Ok(choice) => choice,
-            Err(NoChoice::Lost) => return Err(Refusal::NoBackend),
-            Err(NoChoice::Full) => {
-                worker.pause(gap_ends).await.ok_or(Refusal::NoBackend)?;
-                continue;
-            }
-            Err(NoChoice::Nobody) if has_any(&route, &failed) => {
-                // If the last one has crashed, that is known in a moment, and another will come.
-                let soon = *known_by.get_or_insert_with(|| {
-                    gap_ends.min(tokio::time::Instant::from_std(now) + SOON)
-                });
-                match worker.next_routes(&routes, soon).await {
-                    Some(next) => routes = next,
-                    None => return Err(last),
-                }
-                route = find(&routes, name, exchange)?;
-                continue;
-            }
-            Err(NoChoice::Nobody) => {
-                routes = worker.next_routes(&routes, gap_ends).await.ok_or(Refusal::NoBackend)?;
-                route = find(&routes, name, exchange)?;
-                continue;
-            }
-        };
-        if !https && choice.service.ssl_only {
+        let https = peer.secure(known);
+
+        let routes = shared.routes.load_full();
+        let route = find(&routes, name, exchange)?;
+        exchange.service = route.services.first().cloned();
+        if !https && route.services.iter().all(|service| service.ssl_only) {
             return Err(to_https(name, exchange));
         }
-        if !counted && !choice.service.affords(asked.client, now_ms) {
-            return Err(Refusal::TooMany);
-        }
-        counted = true;
-        if !choice.service.enter(choice.backend) {
-            // Somebody else was quicker.
-            worker.pause(gap_ends).await.ok_or(Refusal::NoBackend)?;
-            continue;
-        }
-        let choice = exchange.chosen(choice, now);
-        let (service, pool) = (choice.service.clone(), choice.backend().pool);
-        match outgoing.attempt(&asked, choice, now).await {
-            Ok((response, lease)) => {
-                let took = exchange.answered(lease);
-                return response::finish(&asked, &route, response, took, exchange);
+        let now = if route.reads { unix_time() } else { 0 };
+        let presented = if route.reads {
+            Presented::read(known, &route, &shared.keys.load(), &peer.recall, now)
+        } else {
+            Presented::default()
+        };
+        let asked = Asked {
+            worker: worker.clone(),
+            peer: peer.clone(),
+            driver: driver.clone(),
+            host,
+            id: exchange.id.clone(),
+            client: exchange.client,
+            https,
+            presented,
+            now,
+        };
+        let outgoing = Outgoing::new(&asked, request, upgrade, exchange);
+        Ok(Self { asked, outgoing, routes, route })
+    }
+
+    async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Refusal> {
+        let Self { asked, outgoing, routes, route } = self;
+        let worker = asked.worker.clone();
+        let shared = &worker.shared;
+        let name = asked.host.name.as_deref().ok_or(Refusal::BadHost)?;
+        let mut failed: Vec<u64> = Vec::new();
+        let mut last = Refusal::NoBackend;
+        let mut counted = false;
+        let mut known_by = None;
+        // Looked at again only after a wait.
+        let mut clock = Some(exchange.began);
+        let gap_ends =
+            tokio::time::Instant::from_std(exchange.began) + shared.settings.timeouts.gap;
+        loop {
+            let now = clock.take().unwrap_or_else(Instant::now);
+            let now_ms = shared.clock_ms(now);
+            if !route.services.iter().any(|service| service.admits(asked.client)) {
+                return Err(Refusal::Forbidden);
             }
-            Err(Failure::Final(refusal)) => return Err(refusal),
-            // The backend had closed a connection that was idle: nothing is wrong with it.
-            Err(Failure::Stale) => {}
-            Err(Failure::Elsewhere(refusal)) => {
-                failed.push(pool);
-                last = refusal;
-                if failed.len() >= shared.settings.limits.attempts {
-                    return Err(last);
+            let chosen = Chooser {
+                clients: &*shared.clients,
+                random: &worker.random,
+                key: shared.hash_key,
+                now_ms,
+                client: asked.client,
+                headers: outgoing.headers(),
+                failed: &failed,
+            }
+            .choose(route, &asked.presented);
+            let choice = match chosen {
+                Ok(choice) => choice,
+                Err(NoChoice::Lost) => return Err(Refusal::NoBackend),
+                Err(NoChoice::Full) => {
+                    Box::pin(worker.pause(gap_ends)).await.ok_or(Refusal::NoBackend)?;
+                    continue;
+                }
+                Err(NoChoice::Nobody) if has_any(route, &failed) => {
+                    // If the last one has crashed, that is known in a moment, and another will come.
+                    let soon = *known_by.get_or_insert_with(|| {
+                        gap_ends.min(tokio::time::Instant::from_std(now) + SOON)
+                    });
+                    match Box::pin(worker.next_routes(routes, soon)).await {
+                        Some(next) => *routes = next,
+                        None => return Err(last),
+                    }
+                    *route = find(routes, name, exchange)?;
+                    continue;
+                }
+                Err(NoChoice::Nobody) => {
+                    let next = Box::pin(worker.next_routes(routes, gap_ends)).await;
+                    *routes = next.ok_or(Refusal::NoBackend)?;
+                    *route = find(routes, name, exchange)?;
+                    continue;
+                }
+            };
+            if !asked.https && choice.service.ssl_only {
+                return Err(to_https(name, exchange));
+            }
+            if !counted && !choice.service.affords(asked.client, now_ms) {
+                return Err(Refusal::TooMany);
+            }
+            counted = true;
+            if !choice.service.enter(choice.backend) {
+                // Somebody else was quicker.
+                Box::pin(worker.pause(gap_ends)).await.ok_or(Refusal::NoBackend)?;
+                continue;
+            }
+            let choice = exchange.chosen(choice, now);
+            let (service, pool) = (choice.service.clone(), choice.backend().pool);
+            match outgoing.attempt(asked, choice, now).await {
+                Ok((response, lease)) => {
+                    let took = exchange.answered(lease);
+                    return response::finish(asked, route, response, took, exchange);
+                }
+                Err(Failure::Final(refusal)) => return Err(refusal),
+                // The backend had closed a connection that was idle: nothing is wrong with it.
+                Err(Failure::Stale) => {}
+                Err(Failure::Elsewhere(refusal)) => {
+                    failed.push(pool);
+                    last = refusal;
+                    if failed.len() >= shared.settings.limits.attempts {
+                        return Err(last);
+                    }
                 }
             }
+            service.stats.retried();
         }
-        service.stats.retried();
     }
 }
 
@@ -223,11 +262,7 @@ fn has_any(route: &Route, failed: &[u64]) -> bool {
     backends.any(|backend| failed.contains(&backend.pool))
 }
 
-fn find(
-    routes: &super::routes::Routes,
-    host: &str,
-    exchange: &Exchange,
-) -> Result<Arc<Route>, Refusal> {
+fn find(routes: &Routes, host: &str, exchange: &Exchange) -> Result<Arc<Route>, Refusal> {
     match routes.find(host, exchange.path()) {
         Found::Route(route) => Ok(route.clone()),
         Found::Redirect(target) => {

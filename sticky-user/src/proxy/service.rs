@@ -110,6 +110,7 @@ impl Service {
             let new = takers.iter().filter_map(|(_, at)| Some((*at, backends.get(*at)?)));
             Owners::new(key, new.map(|(at, backend)| (at, backend.id.as_str(), backend.weight)))
         });
+        let root = config.context_root.clone().unwrap_or_default();
         Self {
             source: Arc::clone(service),
             id: service.id.clone(),
@@ -123,8 +124,8 @@ impl Service {
             proxy_protocol: config.proxy_protocol,
             strict: config.on_loss == OnLoss::Strict,
             ssl_only: config.ssl_only,
-            root: config.context_root.clone().unwrap_or_default(),
-            rewrite: config.context_root_rewrite,
+            rewrite: config.context_root_rewrite && !root.is_empty(),
+            root,
             weight: config
                 .weight
                 .unwrap_or_else(|| u32::try_from(takers.len()).unwrap_or(u32::MAX)),

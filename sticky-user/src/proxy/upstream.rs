@@ -31,7 +31,7 @@ use super::wire::Upstream;
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// What becomes of a request: a response, or the request itself if it was not sent.
-type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 /// Idle connections of one worker, by the backend's pool number.
 pub(super) struct Pool {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use http::HeaderValue;
 use hyper::server::conn::http1;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +21,7 @@ use super::connection;
 use super::forwarded::Peer;
 use super::random::Random;
 use super::repeat::Repeats;
+use super::request_ids::RequestIds;
 use super::routes::Routes;
 use super::settings::Timeouts;
 use super::upstream::{KEEPALIVE, Pool};
@@ -41,6 +41,7 @@ pub(super) struct Worker {
     pub shared: Arc<Shared>,
     pub pool: Rc<Pool>,
     pub random: Random,
+    pub ids: RequestIds,
     pub nonces: Nonces,
     pub http: http1::Builder,
     pub repeats: Repeats,
@@ -58,6 +59,7 @@ impl Worker {
         Ok(Rc::new(Self {
             pool: Pool::new(&settings.timeouts, &settings.limits),
             random: Random::new()?,
+            ids: RequestIds::default(),
             nonces: Nonces::default(),
             http: connection::builder(&settings.limits),
             repeats: Repeats::default(),
@@ -151,15 +153,6 @@ impl Worker {
 
     pub(super) const fn draining(&self) -> bool {
         self.draining.get()
-    }
-
-    /// 128 random bits in hex.
-    pub(super) fn request_id(&self) -> HeaderValue {
-        let number = u128::from(self.random.next()) << 64 | u128::from(self.random.next());
-        let mut digits = [b'0'; 32];
-        let written = hex::encode_to_slice(number.to_be_bytes(), &mut digits);
-        written.expect("two digits for each byte");
-        HeaderValue::from_bytes(&digits).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 
     /// Waits a moment for a backend that is full; `None` when the time is up or too many wait already.

@@ -85,7 +85,12 @@ impl Io {
     /// Looks at the time; ready when it is up.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.phase.get() {
-            Phase::BUSY => return Poll::Pending,
+            Phase::BUSY => {
+                // Set all the same, for nobody looks when the request ends; if its time comes before, who ends it does.
+                let late = self.alarm.as_mut().poll(cx).is_ready();
+                self.phase.late.store(late, Ordering::Relaxed);
+                return Poll::Pending;
+            }
             Phase::DONE => {
                 self.phase.set(Phase::IDLE);
                 self.since = None;

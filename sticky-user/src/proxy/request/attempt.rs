@@ -21,7 +21,7 @@ use crate::proxy::forwarded::X_FORWARDED_PREFIX;
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
 use crate::proxy::service::Service;
-use crate::proxy::upstream::Lease;
+use crate::proxy::upstream::{Lease, Sent};
 use crate::proxy::{headers, preface};
 
 /// A request on its way to some backend.
@@ -31,7 +31,8 @@ pub(super) struct Outgoing {
     /// What may be sent twice, since it is idempotent (RFC 9110, section 9.2.2) and without a body. What we add is not in
     /// it: that is more than most clients send, and is added again.
     spare: Option<Parts>,
-    uri: Uri,
+    /// As it came, once another one was sent.
+    uri: Option<Uri>,
     upload: Option<Rc<Upload>>,
     /// Take no connection that was used before.
     fresh: bool,
@@ -49,7 +50,7 @@ pub(super) enum Failure {
 
 impl Outgoing {
     pub(super) fn new(
-        asked: &Asked<'_>,
+        asked: &Asked,
         request: Request<Incoming>,
         upgrade: Option<HeaderValue>,
         exchange: &Exchange,
@@ -66,7 +67,7 @@ impl Outgoing {
             RequestBody::new(body, asked.worker.timeouts().body, exchange.phase.clone());
         let repeatable = upload.is_none() && !upgrades && is_idempotent(&parts.method);
         Self {
-            uri: parts.uri.clone(),
+            uri: None,
             spare: repeatable.then(|| parts.clone()),
             next: Some((told(asked, parts), body)),
             upload,
@@ -83,19 +84,19 @@ impl Outgoing {
 
     pub(super) async fn attempt(
         &mut self,
-        asked: &Asked<'_>,
+        asked: &Asked,
         choice: &Choice,
         now: Instant,
     ) -> Result<(Response<Incoming>, Lease), Failure> {
-        let mut lease = self.connection(asked, choice, now).await?;
-        let (mut parts, body) =
-            self.next.take().expect("every failure that is tried again puts it back");
-        self.fit(&mut parts, &choice.service);
-        lease.body = self.upload.clone();
+        let mut lease = match self.idle(asked, choice, now) {
+            Some(lease) => lease,
+            // Few requests do, and each would have room for it.
+            None => Box::pin(connect(asked, choice)).await?,
+        };
         let (reused, backend) = (lease.reused, choice.backend());
         // To open one took its time.
         let now = if reused { now } else { Instant::now() };
-        let mut sent = pin!(lease.send(Request::from_parts(parts, body), now));
+        let mut sent = pin!(self.send(&mut lease, &choice.service, now));
         let mut pieces = 0;
         let result = poll_fn(|cx| {
             loop {
@@ -140,43 +141,38 @@ impl Outgoing {
         Err(Failure::Elsewhere(Refusal::BadAnswer))
     }
 
-    async fn connection(
-        &self,
-        asked: &Asked<'_>,
-        choice: &Choice,
+    /// A connection that waits for a request.
+    fn idle(&self, asked: &Asked, choice: &Choice, now: Instant) -> Option<Lease> {
+        let pool = &asked.worker.pool;
+        let usable = !self.fresh && choice.service.proxy_protocol.is_none();
+        usable.then(|| pool.take(choice.backend().pool, self.oldest(), now, &asked.driver))?
+    }
+
+    fn send(
+        &mut self,
+        lease: &mut Lease,
+        service: &Service,
         now: Instant,
-    ) -> Result<Lease, Failure> {
-        let (worker, backend) = (asked.worker, choice.backend());
-        let preface = choice.service.proxy_protocol.map(|version| {
-            let (source, target) = asked.peer.ends(asked.client);
-            preface::write(version, source, target)
-        });
-        if !self.fresh
-            && preface.is_none()
-            && let Some(lease) = worker.pool.take(backend.pool, self.oldest(), now, asked.driver)
-        {
-            return Ok(lease);
-        }
-        match worker.pool.connect(backend.pool, backend.addr, preface, asked.driver).await {
-            Ok(lease) => {
-                backend.stats.failures.succeeded();
-                Ok(lease)
-            }
-            Err(error) => {
-                debug!(addr = %backend.addr, %error, "no connection");
-                choice.service.failed(backend, worker.shared.clock_ms(Instant::now()));
-                Err(Failure::Elsewhere(Refusal::Unreachable))
-            }
-        }
+    ) -> impl Future<Output = Sent> + use<> {
+        let (mut parts, body) =
+            self.next.take().expect("every failure that is tried again puts it back");
+        self.fit(&mut parts, service);
+        lease.body = self.upload.clone();
+        lease.send(Request::from_parts(parts, body), now)
     }
 
     /// What depends on the service.
     fn fit(&mut self, parts: &mut Parts, service: &Service) {
-        if service.rewrite && !service.root.is_empty() {
-            parts.uri = without_root(&self.uri, &service.root);
+        if service.rewrite {
+            let uri = self.uri.get_or_insert_with(|| parts.uri.clone());
+            parts.uri = without_root(uri, &service.root);
             if let Ok(root) = HeaderValue::from_str(&service.root) {
                 parts.headers.insert(&X_FORWARDED_PREFIX, root);
             }
+        } else if let Some(uri) = &self.uri {
+            // One that was tried before has it rewritten.
+            parts.uri = uri.clone();
+            parts.headers.remove(&X_FORWARDED_PREFIX);
         }
     }
 
@@ -187,9 +183,29 @@ impl Outgoing {
     }
 }
 
+/// A new connection.
+async fn connect(asked: &Asked, choice: &Choice) -> Result<Lease, Failure> {
+    let (worker, backend) = (&asked.worker, choice.backend());
+    let preface = choice.service.proxy_protocol.map(|version| {
+        let (source, target) = asked.peer.ends(asked.client);
+        preface::write(version, source, target)
+    });
+    match worker.pool.connect(backend.pool, backend.addr, preface, &asked.driver).await {
+        Ok(lease) => {
+            backend.stats.failures.succeeded();
+            Ok(lease)
+        }
+        Err(error) => {
+            debug!(addr = %backend.addr, %error, "no connection");
+            choice.service.failed(backend, worker.shared.clock_ms(Instant::now()));
+            Err(Failure::Elsewhere(Refusal::Unreachable))
+        }
+    }
+}
+
 /// A request with what its backend is told by us.
-fn told(asked: &Asked<'_>, mut parts: Parts) -> Parts {
-    asked.peer.tell(&mut parts.headers, asked.host, asked.client, &asked.id);
+fn told(asked: &Asked, mut parts: Parts) -> Parts {
+    asked.peer.tell(&mut parts.headers, &asked.host, asked.client, &asked.id);
     if let Some(tag) = &asked.presented.tag {
         parts.headers.insert(tag.name.clone(), tag.value.clone());
     }

@@ -22,7 +22,7 @@ use crate::proxy::tag;
 
 /// Makes a backend's response ours.
 pub(super) fn finish(
-    asked: &Asked<'_>,
+    asked: &Asked,
     route: &Route,
     mut response: Response<Incoming>,
     took: Duration,
@@ -53,7 +53,7 @@ pub(super) fn finish(
     Ok(response)
 }
 
-fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut HeaderMap) {
+fn set_cookies(asked: &Asked, route: &Route, choice: &Choice, response: &mut HeaderMap) {
     let service = &choice.service;
     let Some(affinity) = &service.cookie else { return };
     // The cookie that the client has goes on, so that it has one.
@@ -75,7 +75,7 @@ fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut
         let value = match &change {
             Change::Delete(_) => String::new(),
             Change::Set(attributes) => {
-                let worker = asked.worker;
+                let worker = &asked.worker;
                 let keys = worker.shared.keys.load();
                 match seal::seal(&keys, &worker.nonces, own_name, choice.place(), attributes) {
                     Ok(value) => value,
@@ -89,10 +89,10 @@ fn set_cookies(asked: &Asked<'_>, route: &Route, choice: &Choice, response: &mut
     }
 }
 
-fn set_tag(asked: &Asked<'_>, choice: &Choice, response: &mut HeaderMap) {
+fn set_tag(asked: &Asked, choice: &Choice, response: &mut HeaderMap) {
     let Some(name) = &choice.service.header else { return };
     let keys = asked.worker.shared.keys.load();
-    let (known, sealing) = (asked.presented.tag.as_ref(), (&**keys, &asked.worker.nonces));
+    let (known, sealing) = (asked.presented.tag.as_deref(), (&**keys, &asked.worker.nonces));
     if let Err(error) = tag::write(response, name, known, choice.place(), sealing) {
         warn!(%error, "no affinity in the header");
     }
