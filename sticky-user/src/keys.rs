@@ -11,7 +11,7 @@ use std::fmt;
 
 use sticky_common::hash::{self, HashKey};
 
-pub use cookie_key::CookieKey;
+pub use cookie_key::{CookieKey, Sealed};
 pub use nonce::Nonces;
 
 /// Bytes of a `hash` key.

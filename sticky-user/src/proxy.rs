@@ -19,6 +19,7 @@ mod headers;
 mod host;
 mod learn;
 mod lifetime;
+mod lines;
 mod listener;
 mod metrics;
 mod owners;

@@ -154,7 +154,7 @@ fn of_a_retired_key_of_another_service_and_past_their_time() {
     let pin = Pin { service, task: "id-a".to_owned(), attributes: Attributes::default() };
     let seal = |keys: &Keys, name: &str, pin: &Pin| {
         let place = (pin.service, pin.task.as_str());
-        seal::seal(keys, &Nonces::default(), name, place, &pin.attributes).unwrap()
+        seal::seal(keys, &Nonces::default(), name, place, &pin.attributes).unwrap().text()
     };
     let sealed = |pin: &Pin| seal(&keys, "sticky_lb", pin);
     assert_eq!(target.ask(sealed(&pin).as_bytes()), (200, true), "as the proxy makes them");

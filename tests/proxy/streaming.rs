@@ -1,11 +1,15 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use sticky::proxy::Settings;
+
 use crate::backend::Backend;
 use crate::client::Connection;
-use crate::proxy::{Bench, service};
+use crate::proxy::{Bench, keys, service, settings};
 
 /// Resident memory of this process, in MB.
 fn memory() -> u64 {
@@ -127,4 +131,32 @@ fn an_upload_goes_on_while_its_answer_waits() {
     assert_eq!(upload.unwrap(), SIZE as u64);
     let response = connection.response(false).unwrap();
     assert_eq!((response.status, response.body.len()), (200, SIZE));
+}
+
+/// Nobody waits for all of what somebody else reads by the same thread.
+#[test]
+fn others_are_answered_during_a_download() {
+    const SIZE: u64 = 1 << 28;
+    let backend = Backend::start("a");
+    let bench = Bench::start(Settings { workers: NonZeroUsize::MIN, ..settings() }, keys());
+    bench.publish(vec![service("s", &[&backend], |_| {})]);
+    let mut download = Connection::open(bench.addr);
+    download.write(format!("GET /large?n={SIZE} HTTP/1.1\r\nHost: demo.local\r\n\r\n").as_bytes());
+    let read = Arc::new(AtomicU64::new(0));
+    let counted = read.clone();
+    let reader = std::thread::spawn(move || {
+        let mut piece = vec![0; 65_536];
+        while counted.load(Ordering::Relaxed) < SIZE {
+            let n = download.reader.read(&mut piece).unwrap();
+            assert_ne!(n, 0, "cut");
+            counted.fetch_add(n as u64, Ordering::Relaxed);
+        }
+    });
+    let mut other = Connection::open(bench.addr);
+    for _ in 0..10 {
+        let before = read.load(Ordering::Relaxed);
+        assert_eq!(other.request("GET /", &[], b"").unwrap().status, 200);
+        assert!(read.load(Ordering::Relaxed) < SIZE, "it was at {before} when this one was asked");
+    }
+    reader.join().unwrap();
 }

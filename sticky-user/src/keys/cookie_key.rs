@@ -4,14 +4,16 @@ use std::fmt;
 
 use chacha20::{R20, hchacha};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use smallvec::SmallVec;
 
 use super::nonce::{NONCE, Nonces};
 use super::{COOKIE_BYTES, KeyId, NoRandom};
 
 /// Bytes of a tag.
 const TAG: usize = 16;
-/// Bytes that most sealed texts have room in.
-const USUAL: usize = 192;
+
+/// A sealed text: most have room on the stack.
+pub type Sealed = SmallVec<[u8; 192]>;
 
 /// Seals and opens cookies.
 #[derive(Clone)]
@@ -39,10 +41,10 @@ impl CookieKey {
         &self,
         nonces: &Nonces,
         bound: &[u8],
-        text: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Vec<u8>, NoRandom> {
+        text: impl FnOnce(&mut Sealed),
+    ) -> Result<Sealed, NoRandom> {
         let nonce = nonces.next()?;
-        let mut out = Vec::with_capacity(USUAL);
+        let mut out = Sealed::new();
         out.extend_from_slice(&self.id.0);
         out.extend_from_slice(&nonce);
         text(&mut out);

@@ -1,15 +1,19 @@
 //! What a response does to our cookie: mirror the application's, move with the client, or nothing.
 
+use std::rc::Rc;
+
+use bytes::BytesMut;
 use cookie::time::OffsetDateTime;
 use cookie::{Cookie, SameSite};
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
+use smallvec::{SmallVec, smallvec};
 
 use super::cookies;
 use super::headers;
 use super::lifetime;
 use super::repeat::Repeats;
-use super::seal::{Attributes, Pin};
+use super::seal::{self, Attributes, Pin};
 use crate::model::{CookieAffinity, CookieMode};
 
 /// What is known when a response comes.
@@ -34,22 +38,26 @@ pub(super) struct Situation<'a> {
 /// A change of our cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    Set(Attributes),
-    Delete(Attributes),
+    Set(Rc<Attributes>),
+    Delete(Rc<Attributes>),
 }
 
+/// Most that make any make one.
+pub(super) type Changes = SmallVec<[Change; 1]>;
+
 /// The changes this response makes; none for most.
-pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
+pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Changes {
     let moved = s.pin.filter(|_| !s.stayed);
-    let repin = || moved.map(|pin| Change::Set(pin.attributes.clone())).into_iter().collect();
+    let set = |attributes: Attributes| Change::Set(Rc::new(attributes));
+    let repin = || moved.map(|pin| set(pin.attributes.clone())).into_iter().collect();
     let owns = |value: &HeaderValue| name(value) == s.own_name.as_bytes();
     match s.affinity.mode {
-        CookieMode::Hash => Vec::new(),
+        CookieMode::Hash => Changes::new(),
         CookieMode::Learn if headers::get(response, &SET_COOKIE).is_none() => repin(),
         // An application that sets a cookie of our name has it for itself.
-        _ if response.get_all(SET_COOKIE).iter().any(owns) => Vec::new(),
+        _ if response.get_all(SET_COOKIE).iter().any(owns) => Changes::new(),
         CookieMode::Insert if s.pin.is_some() => repin(),
-        CookieMode::Insert => vec![Change::Set(Attributes {
+        CookieMode::Insert => smallvec![set(Attributes {
             path: if s.root.is_empty() { "/".to_owned() } else { s.root.to_owned() },
             http_only: true,
             same_site: Some(SameSite::Lax),
@@ -72,8 +80,8 @@ pub(super) fn changes(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
     }
 }
 
-fn mirror(s: &Situation<'_>, response: &HeaderMap) -> Vec<Change> {
-    let mut changes: Vec<Change> = Vec::new();
+fn mirror(s: &Situation<'_>, response: &HeaderMap) -> Changes {
+    let mut changes = Changes::new();
     for value in response.get_all(SET_COOKIE) {
         if cookies::bit(&s.affinity.names, name(value)).is_none()
             || (bare(value) && s.pin.is_some())
@@ -107,17 +115,23 @@ impl Change {
         (&a.path, &a.domain)
     }
 
-    /// The header for it; `value` is not looked at for a deletion.
-    pub(super) fn header(
+    /// Writes the header for it; without a value it is deleted.
+    pub(super) fn write(
         &self,
         name: &str,
-        value: &str,
+        value: Option<&seal::Value>,
         now: u64,
         repeats: &Repeats,
-    ) -> Option<HeaderValue> {
-        let value = if matches!(self, Self::Set(_)) { value } else { "" };
+        out: &mut BytesMut,
+    ) -> Option<()> {
         let attributes = repeats.written(self, now, || self.attributes(now))?;
-        HeaderValue::try_from([name, "=", value, &*attributes].concat()).ok()
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"=");
+        if let Some(value) = value {
+            value.append(out);
+        }
+        out.extend_from_slice(attributes.as_bytes());
+        Some(())
     }
 
     /// What stands behind the value.
@@ -185,7 +199,7 @@ fn read(value: &HeaderValue, s: &Situation<'_>) -> Option<Change> {
         let line = String::from_utf8_lossy(value.as_bytes());
         let lifetime = lifetime::of(&line, s.now);
         let cookie = Cookie::parse(line).ok()?;
-        let attributes = Attributes {
+        let attributes = Rc::new(Attributes {
             path: cookie.path().unwrap_or_default().to_owned(),
             domain: cookie.domain().unwrap_or_default().to_owned(),
             secure: cookie.secure().unwrap_or(false),
@@ -193,7 +207,7 @@ fn read(value: &HeaderValue, s: &Situation<'_>) -> Option<Change> {
             partitioned: cookie.partitioned().unwrap_or(false),
             same_site: cookie.same_site(),
             lifetime,
-        };
+        });
         Some(if lifetime.until().is_some_and(|until| until <= s.now) {
             Change::Delete(attributes)
         } else {
@@ -234,7 +248,7 @@ mod tests {
         assert!(matches!(first.as_slice(), [Change::Set(a)] if a.path == "/a"), "{first:?}");
         assert_eq!(said("session=2; Path=/a"), first);
         for none in ["session; Path=/a", "=1; Path=/a", "other=1; Path=/a"] {
-            assert_eq!(said(none), [], "{none}");
+            assert!(said(none).is_empty(), "{none}");
         }
         assert_ne!(said("session=1; Path=/b"), first);
         assert_eq!(said("session=1; Path=/a"), first);

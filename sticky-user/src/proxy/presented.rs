@@ -18,7 +18,7 @@ use crate::model::CookieMode;
 
 #[derive(Default)]
 pub(super) struct Presented {
-    pub cookies: Rc<Cookies>,
+    cookies: Option<Rc<Cookies>>,
     /// Of a header.
     pub tag: Option<Box<Tag>>,
 }
@@ -36,6 +36,10 @@ pub(super) struct Cookies {
     pub rest: Vec<HeaderValue>,
 }
 
+/// Of a request without any.
+static NO_COOKIES: Cookies =
+    Cookies { pin: None, own_name: None, bad: None, sealed: false, rest: Vec::new() };
+
 impl Presented {
     pub(super) fn read(
         headers: &HeaderMap,
@@ -51,22 +55,27 @@ impl Presented {
         });
         let mut lines = headers.get_all(COOKIE).iter();
         let cookies = match (lines.next(), lines.next()) {
-            (None, _) => Rc::default(),
+            (None, _) => None,
             (Some(only), None) => {
                 let read = || Cookies::read(headers, route, keys, now);
-                recall.cookies(only, keys, route, now, read)
+                Some(recall.cookies(only, keys, route, now, read))
             }
-            _ => Rc::new(Cookies::read(headers, route, keys, now)),
+            _ => Some(Rc::new(Cookies::read(headers, route, keys, now))),
         };
         Self { cookies, tag }
     }
 
+    pub(super) fn cookies(&self) -> &Cookies {
+        self.cookies.as_deref().unwrap_or(&NO_COOKIES)
+    }
+
     /// Takes our cookies off a request.
     pub(super) fn take_off(&self, headers: &mut HeaderMap) {
-        if !self.cookies.sealed {
+        let cookies = self.cookies();
+        if !cookies.sealed {
             return;
         }
-        match self.cookies.rest.split_first() {
+        match cookies.rest.split_first() {
             None => {
                 headers.remove(COOKIE);
             }
@@ -81,12 +90,12 @@ impl Presented {
 
     /// The cookie comes before the header.
     pub(super) fn known(&self) -> Option<&Pin> {
-        self.cookies.pin.as_ref().or(self.tag.as_ref().map(|tag| &tag.pin))
+        self.cookies().pin.as_ref().or(self.tag.as_ref().map(|tag| &tag.pin))
     }
 
     /// Reason of a new choice.
     pub(super) fn reason(&self) -> Reason {
-        match (self.known(), self.cookies.bad) {
+        match (self.known(), self.cookies().bad) {
             (Some(_), _) => Reason::Repinned,
             (None, Some(Bad::Expired)) => Reason::Expired,
             (None, Some(Bad::Invalid)) => Reason::Invalid,

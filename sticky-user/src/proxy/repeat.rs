@@ -56,11 +56,17 @@ impl Repeats {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::super::seal::Attributes;
     use super::*;
 
+    fn attributes(path: &str) -> Rc<Attributes> {
+        Rc::new(Attributes { path: path.to_owned(), ..Attributes::default() })
+    }
+
     fn change(path: &str) -> Option<Change> {
-        Some(Change::Set(Attributes { path: path.to_owned(), ..Attributes::default() }))
+        Some(Change::Set(attributes(path)))
     }
 
     #[test]
@@ -87,7 +93,7 @@ mod tests {
         assert_eq!(written("/a", 2, "later"), "later");
         assert_eq!(written("/b", 2, "another"), "another");
         assert!(repeats.written(&change("/c").unwrap(), 2, || None).is_none());
-        let deleted = Change::Delete(Attributes { path: "/b".to_owned(), ..Attributes::default() });
+        let deleted = Change::Delete(attributes("/b"));
         let write = || Some("gone".to_owned());
         assert_eq!(&*repeats.written(&deleted, 2, write).unwrap(), "gone");
     }

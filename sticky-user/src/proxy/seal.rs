@@ -5,9 +5,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::BytesMut;
 use cookie::SameSite;
 
-use crate::keys::{KeyId, Keys, NoRandom, Nonces};
+use crate::keys::{KeyId, Keys, NoRandom, Nonces, Sealed};
 
 const VERSION: u8 = 2;
 /// Longer than any that a browser keeps (RFC 6265, section 6.1).
@@ -68,9 +69,27 @@ pub fn seal(
     name: &str,
     (service, task): (u64, &str),
     attributes: &Attributes,
-) -> Result<String, NoRandom> {
-    let text = |out: &mut Vec<u8>| encode(service, task, attributes, out);
-    Ok(URL_SAFE_NO_PAD.encode(keys.sealing().seal(nonces, name.as_bytes(), text)?))
+) -> Result<Value, NoRandom> {
+    let text = |out: &mut Sealed| encode(service, task, attributes, out);
+    Ok(Value(keys.sealing().seal(nonces, name.as_bytes(), text)?))
+}
+
+/// A value before it is spelled.
+pub struct Value(Sealed);
+
+impl Value {
+    #[must_use]
+    pub fn text(&self) -> String {
+        URL_SAFE_NO_PAD.encode(&self.0)
+    }
+
+    /// Writes it behind what is there.
+    pub(super) fn append(&self, out: &mut BytesMut) {
+        let at = out.len();
+        out.resize(at + self.0.len().div_ceil(3) * 4, 0);
+        let written = URL_SAFE_NO_PAD.encode_slice(&self.0, out.split_at_mut(at).1);
+        out.truncate(at + written.expect("four digits for three bytes"));
+    }
 }
 
 /// What a cookie of this name says; `now` in seconds since 1970.
@@ -112,7 +131,7 @@ const SAME_SITE: u8 = 3;
 const MAX_AGE: u8 = 1 << 5;
 const EXPIRES: u8 = 1 << 6;
 
-fn encode(service: u64, task: &str, a: &Attributes, text: &mut Vec<u8>) {
+fn encode(service: u64, task: &str, a: &Attributes, text: &mut Sealed) {
     let flag = |on: bool, bit: u8| if on { bit } else { 0 };
     let same_site = match a.same_site {
         None => 0,
@@ -209,7 +228,12 @@ mod tests {
     }
 
     fn seal(keys: &Keys, name: &str, pin: &Pin) -> Result<String, NoRandom> {
-        super::seal(keys, &Nonces::default(), name, (pin.service, &pin.task), &pin.attributes)
+        let place = (pin.service, &*pin.task);
+        let value = super::seal(keys, &Nonces::default(), name, place, &pin.attributes)?;
+        let mut appended = BytesMut::from("before ");
+        value.append(&mut appended);
+        assert_eq!(appended, format!("before {}", value.text()));
+        Ok(value.text())
     }
 
     #[test]
@@ -288,7 +312,7 @@ mod tests {
             let attributes =
                 Attributes { path, domain, secure, http_only, partitioned, same_site: None, lifetime };
             let pin = Pin { service, task, attributes };
-            let mut text = Vec::new();
+            let mut text = Sealed::new();
             encode(pin.service, &pin.task, &pin.attributes, &mut text);
             prop_assert_eq!(decode(&text), Some(pin));
         }

@@ -52,7 +52,9 @@ pub(super) fn write(
     });
     let sealed = match again {
         Some(tag) => tag.sealed.clone(),
-        None => seal::seal(keys, nonces, name.as_str(), (service, task), &Attributes::default())?,
+        None => {
+            seal::seal(keys, nonces, name.as_str(), (service, task), &Attributes::default())?.text()
+        }
     };
     if let Ok(tagged) = HeaderValue::try_from(format!("{value}{SEPARATOR}{sealed}")) {
         headers.insert(name.clone(), tagged);

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::connection;
 use super::forwarded::Peer;
+use super::lines::Lines;
 use super::random::Random;
 use super::repeat::Repeats;
 use super::request_ids::RequestIds;
@@ -42,6 +43,7 @@ pub(super) struct Worker {
     pub pool: Rc<Pool>,
     pub random: Random,
     pub ids: RequestIds,
+    pub lines: Lines,
     pub nonces: Nonces,
     pub http: http1::Builder,
     pub repeats: Repeats,
@@ -60,6 +62,7 @@ impl Worker {
             pool: Pool::new(&settings.timeouts, &settings.limits),
             random: Random::new()?,
             ids: RequestIds::default(),
+            lines: Lines::default(),
             nonces: Nonces::default(),
             http: connection::builder(&settings.limits),
             repeats: Repeats::default(),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
+use http::header::HeaderName;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
@@ -30,12 +31,34 @@ pub(super) struct Outgoing {
     next: Option<(Parts, RequestBody)>,
     /// What may be sent twice, since it is idempotent (RFC 9110, section 9.2.2) and without a body. What we add is not in
     /// it: that is more than most clients send, and is added again.
-    spare: Option<Parts>,
+    spare: Option<Spare>,
     /// As it came, once another one was sent.
     uri: Option<Uri>,
     upload: Option<Rc<Upload>>,
     /// Take no connection that was used before.
     fresh: bool,
+}
+
+/// A copy of a request's head, which few need: smaller and sooner made than another [`HeaderMap`].
+struct Spare {
+    method: Method,
+    uri: Uri,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Spare {
+    fn of(parts: &Parts) -> Self {
+        let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Self { method: parts.method.clone(), uri: parts.uri.clone(), headers: headers.collect() }
+    }
+
+    fn parts(&self) -> Parts {
+        let (mut parts, ()) = Request::new(()).into_parts();
+        parts.method = self.method.clone();
+        parts.uri = self.uri.clone();
+        parts.headers = self.headers.iter().cloned().collect();
+        parts
+    }
 }
 
 /// Why an attempt has no response.
@@ -68,7 +91,7 @@ impl Outgoing {
         let repeatable = upload.is_none() && !upgrades && is_idempotent(&parts.method);
         Self {
             uri: None,
-            spare: repeatable.then(|| parts.clone()),
+            spare: repeatable.then(|| Spare::of(&parts)),
             next: Some((told(asked, parts), body)),
             upload,
             fresh: false,
@@ -131,7 +154,7 @@ impl Outgoing {
             _ => {}
         }
         let Some(spare) = &self.spare else { return Err(Failure::Final(Refusal::BadAnswer)) };
-        self.next = Some((told(asked, spare.clone()), RequestBody::Empty));
+        self.next = Some((told(asked, spare.parts()), RequestBody::Empty));
         // A connection that was idle may have been closed just then. Who belongs to this backend asks it once more.
         let closed = reused && !error.error().is_parse() && choice.reason == Reason::Pinned;
         if closed && !self.fresh {
@@ -232,6 +255,17 @@ fn without_root(uri: &Uri, root: &str) -> Uri {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_has_all_of_a_head() {
+        let request = Request::put("/x?y").header("a", "1").header("b", "2").header("a", "3");
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let copy = Spare::of(&parts).parts();
+        assert_eq!(
+            (copy.method, copy.uri, copy.headers, copy.version),
+            (parts.method, parts.uri, parts.headers, Version::HTTP_11)
+        );
+    }
 
     #[test]
     fn the_root_is_taken_off() {

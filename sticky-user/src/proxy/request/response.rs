@@ -57,33 +57,36 @@ fn set_cookies(asked: &Asked, route: &Route, choice: &Choice, response: &mut Hea
     let service = &choice.service;
     let Some(affinity) = &service.cookie else { return };
     // The cookie that the client has goes on, so that it has one.
-    let known = asked.presented.cookies.own_name.as_ref();
+    let presented = asked.presented.cookies();
+    let known = presented.own_name.as_ref();
     let known = known.filter(|name| service.own_names.contains(name));
     let own_name = known.map_or_else(|| route.own_name(service), String::as_str);
     let situation = Situation {
         affinity,
         own_name,
         root: &choice.service.root,
-        pin: asked.presented.cookies.pin.as_ref(),
+        pin: presented.pin.as_ref(),
         stayed: choice.reason == Reason::Pinned,
-        sent: &asked.presented.cookies.rest,
+        sent: &presented.rest,
         https: asked.https,
         now: asked.now,
         repeats: &asked.worker.repeats,
     };
+    let worker = &asked.worker;
     for change in learn::changes(&situation, response) {
         let value = match &change {
-            Change::Delete(_) => String::new(),
+            Change::Delete(_) => None,
             Change::Set(attributes) => {
-                let worker = &asked.worker;
                 let keys = worker.shared.keys.load();
                 match seal::seal(&keys, &worker.nonces, own_name, choice.place(), attributes) {
-                    Ok(value) => value,
+                    Ok(value) => Some(value),
                     Err(error) => return warn!(%error, "no affinity cookie"),
                 }
             }
         };
-        if let Some(header) = change.header(own_name, &value, asked.now, situation.repeats) {
+        let (now, repeats) = (asked.now, situation.repeats);
+        let write = |out: &mut _| change.write(own_name, value.as_ref(), now, repeats, out);
+        if let Some(header) = worker.lines.make(write) {
             response.append(SET_COOKIE, header);
         }
     }
