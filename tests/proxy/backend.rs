@@ -307,6 +307,10 @@ fn echo(mut reader: BufReader<TcpStream>, mut stream: TcpStream) -> Option<()> {
     loop {
         let n = reader.read(&mut piece).ok()?;
         if n == 0 {
+            for last in [b"good", b"bye!"] {
+                std::thread::sleep(Duration::from_millis(200));
+                stream.write_all(last).ok()?;
+            }
             return stream.shutdown(Shutdown::Write).ok();
         }
         stream.write_all(&piece[..n]).ok()?;

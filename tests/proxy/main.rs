@@ -14,6 +14,7 @@ mod forgery;
 mod headers;
 mod idle;
 mod keys;
+mod leaving;
 mod limits;
 mod proxy;
 mod quiet;

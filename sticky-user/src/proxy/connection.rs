@@ -36,8 +36,6 @@ pub(super) struct Phase {
     doing: AtomicU8,
     /// A part of the last request's body was not read.
     unread: AtomicBool,
-    /// The time to look at the clock came while a request was in progress.
-    late: AtomicBool,
     /// It has been idle for so long that what HTTP keeps for it is better given back.
     quiet: AtomicBool,
 }
@@ -49,14 +47,15 @@ impl Phase {
     const IDLE: u8 = 1;
     /// A part of a request's head.
     const HEAD: u8 = 2;
-    /// A request in progress, or a tunnel.
+    /// A request in progress.
     const BUSY: u8 = 3;
+    /// It carries something else than HTTP, of which either side may be done before the other.
+    const TUNNEL: u8 = 4;
 
     const fn new() -> Self {
         Self {
             doing: AtomicU8::new(Self::HEAD),
             unread: AtomicBool::new(false),
-            late: AtomicBool::new(false),
             quiet: AtomicBool::new(false),
         }
     }
@@ -76,13 +75,13 @@ impl Phase {
         self.set(Self::DONE);
     }
 
-    fn is_idle(&self) -> bool {
-        matches!(self.get(), Self::DONE | Self::IDLE)
+    /// The connection was upgraded.
+    pub(super) fn tunnelled(&self) {
+        self.set(Self::TUNNEL);
     }
 
-    /// Whether a request has ended that was too long for the clock to be looked at; told once.
-    fn ended_late(&self) -> bool {
-        self.get() == Self::DONE && self.late.swap(false, Ordering::Relaxed)
+    fn is_idle(&self) -> bool {
+        matches!(self.get(), Self::DONE | Self::IDLE)
     }
 
     /// Whether it has been idle for long; told once.
@@ -102,7 +101,8 @@ impl Phase {
 /// The HTTP of all client connections.
 pub(super) fn builder(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    http.max_buf_size(limits.head).max_header_size(limits.head);
+    // Who left during a request is seen by the socket: hyper would ask for a buffer of 8 kB to look.
+    http.max_buf_size(limits.head).max_header_size(limits.head).half_close(true);
     http
 }
 
@@ -150,7 +150,6 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
             }
             match Pin::new(&mut **connection).poll(cx) {
                 Poll::Ready(ended) => return Poll::Ready(ended.map_err(Error::other)),
-                Poll::Pending if phase.ended_late() => continue,
                 Poll::Pending if !phase.is_quiet() => return Poll::Pending,
                 Poll::Pending => {}
             }

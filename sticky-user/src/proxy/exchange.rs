@@ -118,7 +118,9 @@ impl Exchange {
 
     /// The connection was upgraded: it belongs to a tunnel now.
     pub(super) fn tunnelled(&mut self) {
-        self.phase = None;
+        if let Some(phase) = self.phase.take() {
+            phase.tunnelled();
+        }
     }
 
     fn release(&mut self) {

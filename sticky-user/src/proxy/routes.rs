@@ -26,9 +26,9 @@ pub(super) struct Routes {
 /// Hosts by their place in the list.
 #[derive(Default)]
 struct Names {
-    exact: HashMap<String, usize>,
+    exact: foldhash::HashMap<String, usize>,
     /// By the domain behind `*.`.
-    wildcard: HashMap<String, usize>,
+    wildcard: foldhash::HashMap<String, usize>,
     unknown: Option<usize>,
     /// Redirect targets by host.
     redirects: HashMap<String, String>,

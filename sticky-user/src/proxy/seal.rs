@@ -3,8 +3,7 @@
 //! `base64url(key id · nonce · sealed text · tag)` without padding. Sealed: version, flags, service, lifetime, task, path
 //! and domain. The cookie's name is bound to it, the service is checked by who opens it.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64_simd::{Out, URL_SAFE_NO_PAD};
 use bytes::BytesMut;
 use cookie::SameSite;
 
@@ -80,15 +79,15 @@ pub struct Value(Sealed);
 impl Value {
     #[must_use]
     pub fn text(&self) -> String {
-        URL_SAFE_NO_PAD.encode(&self.0)
+        URL_SAFE_NO_PAD.encode_to_string(&self.0)
     }
 
     /// Writes it behind what is there.
     pub(super) fn append(&self, out: &mut BytesMut) {
         let at = out.len();
-        out.resize(at + self.0.len().div_ceil(3) * 4, 0);
-        let written = URL_SAFE_NO_PAD.encode_slice(&self.0, out.split_at_mut(at).1);
-        out.truncate(at + written.expect("four digits for three bytes"));
+        out.resize(at + URL_SAFE_NO_PAD.encoded_length(self.0.len()), 0);
+        // What it returns is where it has written.
+        let _ = URL_SAFE_NO_PAD.encode(&self.0, Out::from_slice(out.split_at_mut(at).1));
     }
 }
 
@@ -97,7 +96,7 @@ pub fn open(keys: &Keys, name: &str, value: &[u8], now: u64) -> Result<Pin, Bad>
     if value.len() > MAX_LEN {
         return Err(Bad::Invalid);
     }
-    let bytes = URL_SAFE_NO_PAD.decode(value).map_err(|_| Bad::Invalid)?;
+    let bytes = URL_SAFE_NO_PAD.decode_to_vec(value).map_err(|_| Bad::Invalid)?;
     let (id, sealed) = bytes.split_first_chunk::<{ KeyId::BYTES }>().ok_or(Bad::Invalid)?;
     // An id that is not ours costs as much as one that is, so that the time tells nothing.
     let key = keys.opening(KeyId(*id));
@@ -119,7 +118,8 @@ pub fn is_ours(keys: &Keys, value: &[u8]) -> bool {
     // Eight digits are six bytes, of which the id is the first four.
     let mut bytes = [0; 6];
     let digits = value.first_chunk::<8>();
-    let read = digits.is_some_and(|d| URL_SAFE_NO_PAD.decode_slice(d, &mut bytes).is_ok());
+    let read =
+        digits.is_some_and(|d| URL_SAFE_NO_PAD.decode(d, Out::from_slice(&mut bytes)).is_ok());
     let [a, b, c, d, ..] = bytes;
     read && keys.opening(KeyId([a, b, c, d])).is_some()
 }
@@ -323,7 +323,7 @@ mod tests {
             prop_assert_eq!(open(&keys, NAME, &noise, NOW), Err(Bad::Invalid));
             let mut bytes = keys.sealing().id().0.to_vec();
             bytes.extend(&noise);
-            let value = URL_SAFE_NO_PAD.encode(bytes);
+            let value = URL_SAFE_NO_PAD.encode_to_string(bytes);
             prop_assert_eq!(open(&keys, NAME, value.as_bytes(), NOW), Err(Bad::Invalid));
         }
     }

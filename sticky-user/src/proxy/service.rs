@@ -3,10 +3,10 @@
 mod pick;
 mod policy;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use http::HeaderValue;
 use http::header::HeaderName;
 use sticky_common::hash::HashKey;

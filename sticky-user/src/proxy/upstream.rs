@@ -1,7 +1,6 @@
 //! Connections to backends: kept alive, owned by one worker, used again as long as both ends want to.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use http::Response;
 use hyper::Request;
 use hyper::body::Incoming;

@@ -1,9 +1,10 @@
 //! Writing to a socket by `send` where that will do: `writev` takes the kernel longer, since it is for files of all kinds.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -20,14 +21,12 @@ pub(super) fn poll_write_vectored(
     if let [one] = bufs {
         return stream.poll_write(cx, one);
     }
-    let mut together = [0; SMALL];
-    let mut room = together.as_mut_slice();
-    if bufs.iter().any(|buf| room.write_all(buf).is_err()) {
+    if bufs.iter().map(|buf| buf.len()).sum::<usize>() > SMALL {
         return stream.poll_write_vectored(cx, bufs);
     }
-    let left = room.len();
-    let (filled, _) = together.split_at(SMALL - left);
-    stream.poll_write(cx, filled)
+    let mut together = SmallVec::<[u8; SMALL]>::new();
+    bufs.iter().for_each(|buf| together.extend_from_slice(buf));
+    stream.poll_write(cx, &together)
 }
 
 /// A backend's end, written to that way.

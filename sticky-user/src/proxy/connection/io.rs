@@ -39,6 +39,8 @@ pub(super) struct Io {
     waits: bool,
     /// All that was written is on its way.
     flushed: bool,
+    /// The next request is here, and the last one still in progress.
+    early: bool,
     /// Until when it is read on, once its own side is shut.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -61,6 +63,7 @@ impl Io {
             alarm: Box::pin(tokio::time::sleep(timeouts.header)),
             waits: true,
             flushed: true,
+            early: false,
             linger: None,
         }
     }
@@ -72,6 +75,8 @@ impl Io {
         }
         self.waits = false;
         self.alarm.as_mut().reset(Instant::now() + QUIET.min(self.header));
+        // Nobody else asks it before the request is answered.
+        let _ = self.alarm.as_mut().poll(cx);
         Poll::Ready(Ok(()))
     }
 
@@ -82,15 +87,31 @@ impl Io {
         self.ahead = if read.is_empty() { Bytes::new() } else { read };
     }
 
+    /// While a request is in progress: an error if the client has left, who needs no answer.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        // Most are answered before the alarm, which wakes the task that then begins to look. A body is read by who sends it on.
+        // Behind the next request nobody looks.
+        if !self.alarm.is_elapsed()
+            || self.early
+            || !self.ahead.is_empty()
+            || self.phase.unread.load(Ordering::Relaxed)
+        {
+            return Ok(());
+        }
+        let mut byte = [MaybeUninit::uninit()];
+        match self.stream.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Ok(_)) => self.early = true,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => {}
+        }
+        Ok(())
+    }
+
     /// Looks at the time; ready when it is up.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.phase.get() {
-            Phase::BUSY => {
-                // Set all the same, for nobody looks when the request ends; if its time comes before, who ends it does.
-                let late = self.alarm.as_mut().poll(cx).is_ready();
-                self.phase.late.store(late, Ordering::Relaxed);
-                return Poll::Pending;
-            }
+            Phase::BUSY | Phase::TUNNEL => return Poll::Pending,
             Phase::DONE => {
                 self.phase.set(Phase::IDLE);
                 self.since = None;
@@ -141,6 +162,7 @@ impl AsyncRead for Io {
         if read.is_pending() {
             return this.poll_deadline(cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
+        this.early = false;
         if this.phase.is_idle() && buf.filled().len() > before {
             this.phase.set(Phase::HEAD);
             this.since = None;
@@ -162,6 +184,10 @@ impl AsyncWrite for Io {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Who flushes has written all it has.
         self.flushed = true;
+        // HTTP does so each time it has gone on, whether it has written or not.
+        if self.phase.get() == Phase::BUSY {
+            self.poll_left(cx)?;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
