@@ -117,7 +117,7 @@ fn a_sticky_behind_a_sticky_chooses_too() -> anyhow::Result<()> {
     outer.wait_up("demo", 1, Duration::from_secs(10))?;
 
     let mut seen: Vec<String> = Vec::new();
-    for index in 0..20 {
+    for index in 0..40 {
         let open = || LineConnection::open(client(index), vip(LINE_PORT));
         let mut connection = net.clients.enter(open)??;
         connection.ask("who is it")?;

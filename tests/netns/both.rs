@@ -15,7 +15,7 @@ use sticky_tests::topology::{NODE_V6, Topology, client, client_v6, vip};
 use crate::fixture::ServiceFile;
 
 const BACKENDS: u8 = 3;
-const CLIENTS: u16 = 12;
+const CLIENTS: u16 = 24;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A client of each family.

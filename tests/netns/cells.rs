@@ -10,7 +10,7 @@ use sticky_tests::lines::LineConnection;
 use crate::dual::{BOTH, Dual, Family};
 
 const BACKENDS: u8 = 4;
-const KNOWN: u16 = 24;
+const KNOWN: u16 = 40;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A client with a connection and a flow of datagrams, both with one backend.

@@ -11,8 +11,8 @@ use sticky_tests::topology::{client, vip};
 use crate::fixture::{FileNode, service};
 
 const KNOWN: u32 = 90;
-const OPEN: u32 = 12;
-const PINNED: u32 = 30;
+const OPEN: u32 = 60;
+const PINNED: u32 = 60;
 
 #[test]
 fn a_drained_backend_keeps_its_own_clients_and_gets_no_other() -> anyhow::Result<()> {

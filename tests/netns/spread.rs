@@ -28,12 +28,12 @@ fn clients_and_connections_stay_through_many_changes() -> anyhow::Result<()> {
         // The last ten are silent until the end.
         open.iter_mut().take(30).try_for_each(|connection| connection.ask("still there?"))?;
 
-        let new = load::visit(clients, round * 2000..round * 2000 + 1000, vip(HTTP_PORT))?;
+        let new = load::visit(clients, round * 2000..round * 2000 + 2000, vip(HTTP_PORT))?;
         let mut shares: BTreeMap<&str, usize> = BTreeMap::new();
         new.values().for_each(|visit| *shares.entry(&visit.instance).or_default() += 1);
-        // Five standard deviations of a fair draw.
-        let fair = 1000.0 / serving as f64;
-        let even = shares.values().all(|&share| (share as f64 - fair).abs() < 5.0 * fair.sqrt());
+        // Seven standard deviations of a fair draw: an even one is beyond them once in five thousand million times.
+        let fair = 2000.0 / serving as f64;
+        let even = shares.values().all(|&share| (share as f64 - fair).abs() < 7.0 * fair.sqrt());
         assert!(even && shares.len() == serving, "{serving} backends: {shares:?}");
     }
     open.iter_mut().try_for_each(|connection| connection.ask("at last"))

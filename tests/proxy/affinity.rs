@@ -114,7 +114,7 @@ fn every_state_of_the_backend() {
         let response = jar.clone().get(bench.addr, "/ping");
         assert_eq!(instance(&response) == first, stays, "{state:?}");
         assert_eq!(response.cookie("sticky_lb").is_none(), stays, "{state:?}");
-        let strangers: Vec<_> = (0..20).map(|_| instance(&get(bench.addr, "/ping", &[]))).collect();
+        let strangers: Vec<_> = (0..60).map(|_| instance(&get(bench.addr, "/ping", &[]))).collect();
         assert_eq!(strangers.contains(&first), state == State::Up, "{state:?}");
     }
 }
@@ -218,7 +218,7 @@ fn hash_mode_follows_the_value_and_sets_nothing() {
         |c: &mut sticky::model::ServiceConfig| c.cookie = cookie(CookieMode::Hash, &["session"]);
     let bench = Bench::new(vec![service("s", &all, hash)]);
     let mut owners = std::collections::HashSet::new();
-    for value in 0..30 {
+    for value in 0..60 {
         let line = format!("session=v{value}");
         let first = get(bench.addr, "/ping", &[("Cookie", &line)]);
         assert_eq!(first.cookie("sticky_lb"), None);
@@ -237,7 +237,7 @@ fn the_label_says_which_cookie_is_hashed_and_an_empty_one_is_none() {
     })]);
     let owner = |line: &str| upstream(&get(bench.addr, "/", &[("Cookie", line)]));
     let mut owners = std::collections::HashSet::new();
-    for value in 0..20 {
+    for value in 0..60 {
         let home = owner(&format!("A={value}"));
         for other in 0..4 {
             assert_eq!(owner(&format!("B={other}; A={value}")), home, "the label's order");

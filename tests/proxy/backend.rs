@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
+
 /// One instance. It stops accepting when dropped.
 pub struct Backend {
     pub name: String,
@@ -23,6 +25,8 @@ pub struct State {
     pub connections: AtomicU64,
     stopped: AtomicBool,
     pub open: Mutex<Vec<TcpStream>>,
+    /// Of a killed one: bound and not listening, so that it refuses and nobody else gets its port.
+    port: Mutex<Option<Socket>>,
 }
 
 struct Request {
@@ -75,6 +79,11 @@ impl Backend {
             while TcpStream::connect(self.addr).is_ok() {
                 std::thread::sleep(Duration::from_millis(1));
             }
+            let port = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            port.set_reuse_address(true).unwrap();
+            // Whoever was quicker has the port.
+            let _ = port.bind(&self.addr.into());
+            *self.state.port.lock().unwrap() = Some(port);
         }
     }
 

@@ -91,8 +91,8 @@ fn services_of_one_host_share_it_by_weight_or_size() {
     let backends = ["a", "b", "c", "d"].map(Backend::start);
     let [a, b, c, d] = &backends;
     let share = |bench: &Bench| {
-        let hits = (0..400).filter(|_| get(bench.addr, "/", &[]).text() == "d /").count();
-        hits as f64 / 400.0
+        let hits = (0..800).filter(|_| get(bench.addr, "/", &[]).text() == "d /").count();
+        hits as f64 / 800.0
     };
     let bench = Bench::new(vec![service("v1", &[a, b, c], |_| {}), service("v2", &[d], |_| {})]);
     let by_size = share(&bench);

@@ -74,7 +74,7 @@ fn the_clients_of_one_prefix_get_one_version() {
     let seen = |network: &str| -> HashSet<String> {
         (1..40).map(|host| from(&bench, &format!("{network}.{host}")).text()).collect()
     };
-    let all: HashSet<String> = (0..20)
+    let all: HashSet<String> = (0..40)
         .flat_map(|n| {
             let one = seen(&format!("10.0.{n}"));
             assert_eq!(one.len(), 1, "10.0.{n}.0/24: {one:?}");

@@ -305,7 +305,7 @@ fn session(node: &SwarmNode, path: &str) -> anyhow::Result<(String, BTreeSet<Str
 
 fn upstreams(node: &SwarmNode, jar: &str) -> anyhow::Result<BTreeSet<String>> {
     let mut all = BTreeSet::new();
-    for _ in 0..12 {
+    for _ in 0..24 {
         let answer = get(&node.net.node, HOST, "/headers", &["-b", jar])?;
         assert!(answer.contains("< HTTP/1.1 200"), "{answer}");
         all.extend(header(&answer, "x-upstream-addr").map(str::to_owned));

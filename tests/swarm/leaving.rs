@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::fixture::{COOKIE, SwarmNode};
 use crate::sessions;
 
-const CLIENTS: u32 = 20;
+const CLIENTS: u32 = 40;
 /// Service, its host, its first client.
 const SERVICES: [(&str, &str, u32); 2] =
     [("demo", "demo.local", 0), ("connections", "connections.local", 1000)];

@@ -32,7 +32,7 @@ fn many(node: &FileNode, count: u32) -> anyhow::Result<Vec<LineConnection>> {
 #[test]
 fn a_connection_ends_with_its_backend_and_others_stay() -> anyhow::Result<()> {
     let node = FileNode::demo(4, 4)?;
-    let mut open = many(&node, 24)?;
+    let mut open = many(&node, 80)?;
     let gone = backend_name(&node.file.addresses[3]);
     node.scale(3)?;
     let mut ended = 0;
@@ -47,7 +47,7 @@ fn a_connection_ends_with_its_backend_and_others_stay() -> anyhow::Result<()> {
             connection.ask("still there?")?;
         }
     }
-    assert!(ended > 0, "24 clients and none was on one of four backends");
+    assert!(ended > 0, "80 clients and none was on one of four backends");
     let again = lines(&node.net.node, NODE.into(), vip(LINE_PORT))?;
     assert_ne!(again.instance, gone);
     Ok(())

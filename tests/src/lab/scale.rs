@@ -67,9 +67,9 @@ fn step(
         &format!("{well} of {living} open connections to living replicas go on"),
     );
 
-    let new = load::visit(&lab.net.clients, strangers..strangers + 100, vip(HTTP_PORT))?;
+    let new = load::visit(&lab.net.clients, strangers..strangers + 250, vip(HTTP_PORT))?;
     let used: BTreeSet<_> = new.values().map(|visit| visit.instance.clone()).collect();
-    let claim = format!("100 new clients use {} of {replicas} replicas", used.len());
+    let claim = format!("250 new clients use {} of {replicas} replicas", used.len());
     lab.report.check(used == after, &claim);
     if !after.is_subset(&before) {
         let fresh = new.values().filter(|visit| !before.contains(&visit.instance)).count();
