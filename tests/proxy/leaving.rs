@@ -44,6 +44,11 @@ fn a_backend_is_told_that_its_client_has_left() {
             drop(half);
         }
     }
+    let stats = bench.proxy.service("s").unwrap();
+    // Counted a moment after the connection is closed: those that no head of an answer had come to.
+    std::thread::sleep(MOMENT);
+    let left: u64 = stats.codes().filter(|(code, _)| *code == 499).map(|(_, count)| count).sum();
+    assert_eq!(left, 6);
 }
 
 #[test]
