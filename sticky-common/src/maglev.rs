@@ -179,10 +179,13 @@ mod tests {
                 prop_assert_eq!(share(&table, member.index), cursor.taken() as usize);
             }
             let total: u32 = weights.iter().sum();
+            let heaviest = weights.iter().copied().fold(1, u32::max);
             for (i, w) in weights.iter().enumerate() {
                 let fair = SIZE as f64 * f64::from(*w) / f64::from(total);
                 let got = share(&table, i as u32) as f64;
-                prop_assert!((got - fair).abs() <= fair / 100.0 + 1.0, "{i}: {got} of {fair}");
+                // Less by what one turn brings and a slot of rounding; more by what the roundings of all leave over.
+                prop_assert!(fair - got <= 1.0 + f64::from(*w) / f64::from(heaviest), "{i}: {got} of {fair}");
+                prop_assert!(got - fair <= (fair / 100.0).max(1.0), "{i}: {got} of {fair}");
             }
         }
 
