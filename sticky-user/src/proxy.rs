@@ -3,15 +3,12 @@
 //! Path of a request: `worker` accepts → `connection` reads it → `request` finds its route in `routes`, has `choice` choose a
 //! backend (`seal` opens cookies), cleans `headers`, tells the backend who asks (`forwarded`), sends it by `upstream` →
 //! `learn` says what happens to our cookie → `body` streams → `exchange` counts and logs. `respond` has every refusal.
-//! The client's task moves both ends on: `driver` the backend's, when its `bell` rings, as far as the `crowd` allows.
+//! The client's task moves both ends on.
 
-mod bell;
 mod body;
 mod choice;
 mod connection;
 mod cookies;
-mod crowd;
-mod driver;
 mod ejection;
 mod exchange;
 mod forwarded;
@@ -268,7 +265,6 @@ fn run_worker(
 ) -> anyhow::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(crowd::gone)
         .build_local(tokio::runtime::LocalOptions::default())
         .context("cannot start the runtime of a proxy thread")?;
     runtime.block_on(async move {

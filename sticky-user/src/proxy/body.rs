@@ -1,6 +1,7 @@
 //! Bodies on their way: one piece at a time, in both directions, so that memory does not grow with them.
 
 use std::cell::Cell;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use super::connection::Phase;
 use super::exchange::Exchange;
 use super::patience::Patience;
+use super::upstream::LinkError;
 
 /// How far a request's body has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub(super) enum BodyError {
     Stalled,
     #[error(transparent)]
     Broken(hyper::Error),
+    #[error(transparent)]
+    Upstream(#[from] LinkError),
 }
 
 /// Body of a request towards a backend.
@@ -154,39 +158,47 @@ impl Streaming {
 pub(super) struct ResponseBody {
     kind: Kind,
     exchange: Option<Box<Exchange>>,
+    /// Others have their turns before the next piece.
+    rests: bool,
 }
+
+/// A piece of this length is one of a long body.
+const LONG: usize = 16 * 1024;
 
 enum Kind {
     Text(Option<Bytes>),
-    /// With how long the backend may be silent, if there is a limit.
-    Upstream(Incoming, Option<Patience>),
+    /// What the exchange's backend sends, with how long it may be silent, if there is a limit.
+    Upstream(Option<Patience>),
 }
 
 impl ResponseBody {
     /// What a backend sends; it may be silent for as long as `silence`.
-    pub(super) fn upstream(
-        inner: Incoming,
-        silence: Option<Duration>,
-        mut exchange: Box<Exchange>,
-    ) -> Self {
-        if inner.is_end_stream() {
+    pub(super) fn upstream(silence: Option<Duration>, mut exchange: Box<Exchange>) -> Self {
+        if exchange.left() == Some(0) {
             exchange.complete();
-            return Self { kind: Kind::Text(None), exchange: Some(exchange) };
+            return Self { kind: Kind::Text(None), exchange: Some(exchange), rests: false };
         }
-        let patience = silence.map(Patience::new);
-        Self { kind: Kind::Upstream(inner, patience), exchange: Some(exchange) }
+        Self {
+            kind: Kind::Upstream(silence.map(Patience::new)),
+            exchange: Some(exchange),
+            rests: false,
+        }
     }
 
     /// What we say ourselves.
     pub(super) fn text(text: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.sent(text.len());
         exchange.complete();
-        Self { kind: Kind::Text(Some(text).filter(|t| !t.is_empty())), exchange: Some(exchange) }
+        Self {
+            kind: Kind::Text(Some(text).filter(|t| !t.is_empty())),
+            exchange: Some(exchange),
+            rests: false,
+        }
     }
 
     /// Nothing, and an exchange that goes on elsewhere.
     pub(super) const fn detached() -> Self {
-        Self { kind: Kind::Text(None), exchange: None }
+        Self { kind: Kind::Text(None), exchange: None, rests: false }
     }
 }
 
@@ -199,46 +211,36 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let (inner, patience) = match &mut this.kind {
+        let patience = match &mut this.kind {
             Kind::Text(text) => return Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
-            Kind::Upstream(inner, patience) => (inner, patience),
+            Kind::Upstream(patience) => patience,
         };
-        let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
+        let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+        if mem::take(&mut this.rests) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Poll::Ready(piece) = exchange.poll_body(cx) else {
             let Some(patience) = patience else { return Poll::Pending };
             return patience.poll(cx).map(|()| Some(Err(BodyError::Stalled)));
         };
         if let Some(patience) = patience {
             patience.moved();
         }
-        let ended = match &frame {
-            None => true,
-            Some(Err(_)) => false,
-            Some(Ok(_)) => inner.is_end_stream(),
-        };
-        if let Some(exchange) = &mut this.exchange {
-            if let Some(Ok(frame)) = &frame {
-                exchange.sent(frame.data_ref().map_or(0, Bytes::len));
-            }
-            if ended {
-                exchange.complete();
-            }
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+        this.rests = matches!(&piece, Some(Ok(piece)) if piece.len() >= LONG);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece?))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Text(text) => text.is_none(),
-            Kind::Upstream(inner, _) => inner.is_end_stream(),
-        }
+        self.size_hint().exact() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Text(text) => {
-                SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64))
-            }
-            Kind::Upstream(inner, _) => inner.size_hint(),
-        }
+        let left = match (&self.kind, &self.exchange) {
+            (Kind::Upstream(_), Some(exchange)) => exchange.left(),
+            (Kind::Text(Some(text)), _) => Some(text.len() as u64),
+            _ => Some(0),
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -4,13 +4,12 @@ mod io;
 
 use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
-use std::mem::replace;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 
 use bytes::{Buf, BytesMut};
 use hyper::server::conn::http1;
@@ -21,9 +20,6 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use self::io::Io;
-use super::bell::Bell;
-use super::crowd;
-use super::driver::Driver;
 use super::forwarded::Peer;
 use super::preface::{self, Preface};
 use super::request;
@@ -121,14 +117,12 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
     let phase = Arc::new(Phase::new());
     let io = Io::new(stream, ahead.freeze(), phase.clone(), worker.timeouts());
     let (peer, served, state) = (Rc::new(peer), worker.clone(), phase.clone());
-    let driver = Rc::new(Driver::default());
-    let seats = driver.clone();
-    let service =
-        service_fn(move |incoming| request::answer(&served, &peer, &state, &seats, incoming));
+    let service = service_fn(move |incoming| request::answer(&served, &peer, &state, incoming));
     // A connection has either: HTTP, with its buffers, is there only when there is something to read or to answer.
     let (mut waiting, mut http) = (Some((io, service)), None);
     let mut told = false;
-    let mut client = |cx: &mut Context<'_>| {
+    let result = poll_fn(|cx| {
+        open.register(cx.waker());
         loop {
             if let Some((io, _)) = &mut waiting {
                 match io.poll_begin(cx) {
@@ -158,37 +152,6 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
                 io.wait(parts.read_buf);
                 (io, parts.service)
             });
-        }
-    };
-    let bell = Bell::new(None);
-    let waker = Waker::from(bell.clone());
-    let mut drains = false;
-    let result = poll_fn(|cx| {
-        open.register(cx.waker());
-        crowd::turn();
-        let mut driven = false;
-        loop {
-            // First the backend, whose answer is what the client waits for.
-            let mut rung = bell.answer();
-            if driver.drive() {
-                driven = true;
-                rung |= bell.answer();
-                if rung && crowd::is_large() {
-                    bell.wake_by_ref();
-                    return crowd::last(cx);
-                }
-            }
-            rung |= worker.draining() && !replace(&mut drains, true);
-            if rung && let Poll::Ready(ended) = client(&mut Context::from_waker(&waker)) {
-                return Poll::Ready(ended);
-            }
-            if driver.arm(cx) && bell.arm(cx) {
-                return Poll::Pending;
-            }
-            // A request that has just come is sent at once; a body, which may be long, goes on at the next turn.
-            if driven || crowd::is_large() {
-                return crowd::last(cx);
-            }
         }
     })
     .await;

@@ -3,17 +3,20 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri};
 use hyper::Request;
 use hyper::body::{Body, Incoming};
+use tokio::net::TcpStream;
 
 use super::choice::Choice;
 use super::connection::Phase;
 use super::reason::Reason;
 use super::service::{Backend, Service};
-use super::upstream::Lease;
+use super::upstream::{Lease, LinkError};
 use crate::telemetry::access::{self, Entry};
 
 /// In the log and the metrics, as in nginx's: the client went away before there was an answer.
@@ -101,6 +104,37 @@ impl Exchange {
         upstream.took = Some(took);
         upstream.lease = Some(lease);
         took
+    }
+
+    fn lease(&mut self) -> Option<&mut Lease> {
+        self.upstream.as_mut()?.lease.as_mut()
+    }
+
+    /// The next piece of the backend's answer; the exchange is complete with the last one.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, LinkError>>> {
+        let Some(lease) = self.lease() else { return Poll::Ready(None) };
+        let piece = ready!(lease.poll_body(cx));
+        if let Some(Ok(piece)) = &piece {
+            self.sent(piece.len());
+        }
+        if piece.is_none() || self.left() == Some(0) {
+            self.complete();
+        }
+        Poll::Ready(piece)
+    }
+
+    /// How many bytes the backend has yet to send, where that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        let lease = self.upstream.as_ref().and_then(|upstream| upstream.lease.as_ref());
+        lease.map_or(Some(0), Lease::left)
+    }
+
+    /// The backend's connection, which is given another use, and what came on it behind the answer's head.
+    pub(super) fn take_stream(&mut self) -> Option<(TcpStream, Bytes)> {
+        Some(self.upstream.as_mut()?.lease.take()?.into_stream())
     }
 
     pub(super) const fn sent(&mut self, bytes: usize) {

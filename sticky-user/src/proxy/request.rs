@@ -22,7 +22,6 @@ use self::attempt::{Failure, Outgoing};
 use super::body::ResponseBody;
 use super::choice::{Chooser, NoChoice};
 use super::connection::Phase;
-use super::driver::Driver;
 use super::exchange::Exchange;
 use super::forwarded::{Peer, PerHost};
 use super::presented::Presented;
@@ -39,7 +38,6 @@ pub(super) fn answer(
     worker: &Rc<Worker>,
     peer: &Rc<Peer>,
     phase: &Arc<Phase>,
-    driver: &Rc<Driver>,
     mut request: Request<Incoming>,
 ) -> Answer {
     // It goes through many hands.
@@ -47,11 +45,10 @@ pub(super) fn answer(
     let protocol = headers::upgrade(request.headers());
     let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
     // All that needs no waiting is done here: what an `async fn` is called with has room in its future twice.
-    let mut forwarding =
-        match Forwarding::new(worker, peer, driver, request, protocol, &mut exchange) {
-            Ok(forwarding) => forwarding,
-            Err(refusal) => return Box::pin(ready(Ok(refusal.response(exchange)))),
-        };
+    let mut forwarding = match Forwarding::new(worker, peer, request, protocol, &mut exchange) {
+        Ok(forwarding) => forwarding,
+        Err(refusal) => return Box::pin(ready(Ok(refusal.response(exchange)))),
+    };
     Box::pin(async move {
         Ok(match forwarding.run(&mut exchange).await {
             Ok(response) => relay(&forwarding.asked.worker, response, upgrade, exchange),
@@ -62,22 +59,22 @@ pub(super) fn answer(
 
 fn relay(
     worker: &Rc<Worker>,
-    mut response: Response<Incoming>,
+    response: Response<()>,
     upgrade: Option<OnUpgrade>,
-    exchange: Box<Exchange>,
+    mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client) = upgrade else { return Refusal::BadAnswer.response(exchange) };
-        let backend = hyper::upgrade::on(&mut response);
+        let ends = upgrade.and_then(|client| Some((client, exchange.take_stream()?)));
+        let Some((client, backend)) = ends else { return Refusal::BadAnswer.response(exchange) };
         tunnel::join(worker, client, backend, exchange);
-        return response.map(|_| ResponseBody::detached());
+        return response.map(|()| ResponseBody::detached());
     }
     let silence = Some(worker.timeouts().silence).filter(|_| !is_event_stream(&response));
-    response.map(|body| ResponseBody::upstream(body, silence, exchange))
+    response.map(|()| ResponseBody::upstream(silence, exchange))
 }
 
 /// Server-sent events come when there are some (HTML standard, section 9.2).
-fn is_event_stream(response: &Response<Incoming>) -> bool {
+fn is_event_stream(response: &Response<()>) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
     let kind = headers::get(response.headers(), &CONTENT_TYPE).map(HeaderValue::as_bytes);
     let kind = kind.and_then(|kind| kind.get(..EVENTS.len()));
@@ -91,7 +88,6 @@ const SOON: Duration = Duration::from_millis(500);
 struct Asked {
     worker: Rc<Worker>,
     peer: Rc<Peer>,
-    driver: Rc<Driver>,
     host: Rc<PerHost>,
     id: HeaderValue,
     client: IpAddr,
@@ -113,7 +109,6 @@ impl Forwarding {
     fn new(
         worker: &Rc<Worker>,
         peer: &Rc<Peer>,
-        driver: &Rc<Driver>,
         request: Request<Incoming>,
         upgrade: Option<HeaderValue>,
         exchange: &mut Exchange,
@@ -146,7 +141,6 @@ impl Forwarding {
         let asked = Asked {
             worker: worker.clone(),
             peer: peer.clone(),
-            driver: driver.clone(),
             host,
             id: exchange.id.clone(),
             client: exchange.client,
@@ -158,7 +152,7 @@ impl Forwarding {
         Ok(Self { asked, outgoing, routes, route })
     }
 
-    async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<Incoming>, Refusal> {
+    async fn run(&mut self, exchange: &mut Exchange) -> Result<Response<()>, Refusal> {
         let Self { asked, outgoing, routes, route } = self;
         let worker = asked.worker.clone();
         let shared = &worker.shared;

@@ -1,37 +1,37 @@
-//! Connections to backends: kept alive, owned by one worker, used again as long as both ends want to.
+//! Connections to backends: kept alive, owned by one worker, used again as long as both ends want to. What is said on one is
+//! the `link`'s: it sends what is in its `outbox`, and reads a `head` and what follows it by its `framing`.
+
+mod framing;
+mod head;
+mod link;
+mod outbox;
 
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use foldhash::HashMap;
 use http::Response;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::request::Parts;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::body::{Progress, RequestBody, Upload};
-use super::driver::{Driven, Driver, Seat};
+use self::link::Link;
+pub(super) use self::link::LinkError;
+use super::body::RequestBody;
 use super::patience::Patience;
 use super::routes::Routes;
 use super::settings::{Limits, Timeouts};
-use super::wire::Upstream;
 
 /// Silence after which the kernel asks whether the other end is still there.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// What becomes of a request: a response, or the request itself if it was not sent.
-pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 /// Idle connections of one worker, by the backend's pool number.
 pub(super) struct Pool {
@@ -40,69 +40,73 @@ pub(super) struct Pool {
     keep: Duration,
     connect: Duration,
     answer: Duration,
-    http: http1::Builder,
-    /// An idle connection wants to be looked at.
-    rung: Arc<Notify>,
+    /// The longest head of an answer.
+    head: usize,
+    /// Something has come on an idle connection.
+    rung: Arc<Rung>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Rung(Notify);
+
+impl Wake for Rung {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.notify_one();
+    }
 }
 
 struct Idle {
-    link: Box<Link>,
+    connection: Box<Connection>,
     since: Instant,
 }
 
-/// A connection, in use or idle.
-struct Link {
-    sender: SendRequest<RequestBody>,
-    driven: Rc<Driven>,
+/// In use or idle.
+struct Connection {
+    link: Link,
     /// For an answer.
     patience: Patience,
 }
 
 /// A connection in use, to be given back when the response has been read.
 pub(super) struct Lease {
-    link: Box<Link>,
+    connection: Box<Connection>,
     /// It has carried requests before.
     pub reused: bool,
-    /// How far the request's body is; `None`: it had none.
-    pub body: Option<Rc<Upload>>,
     /// Where it goes when it is free; `None`: it is one client's alone.
     key: Option<u64>,
     pool: Rc<Pool>,
-    seat: Seat,
 }
 
 impl Pool {
     pub(super) fn new(timeouts: &Timeouts, limits: &Limits) -> Rc<Self> {
-        let mut http = http1::Builder::new();
-        http.max_buf_size(limits.head).max_header_size(limits.head);
+        let rung = Arc::new(Rung::default());
         Rc::new(Self {
             idle: RefCell::default(),
             limit: limits.idle_per_backend,
             keep: timeouts.upstream_idle,
             connect: timeouts.connect,
             answer: timeouts.response,
-            http,
-            rung: Arc::default(),
+            head: limits.head,
+            waker: Waker::from(rung.clone()),
+            rung,
         })
     }
 
     /// The connection used last, if that is `now` not longer ago than `oldest`.
-    pub(super) fn take(
-        self: &Rc<Self>,
-        key: u64,
-        oldest: Duration,
-        now: Instant,
-        driver: &Rc<Driver>,
-    ) -> Option<Lease> {
+    pub(super) fn take(self: &Rc<Self>, key: u64, oldest: Duration, now: Instant) -> Option<Lease> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&key)?;
         let keep = self.keep.min(oldest);
         let young = |idle: &mut Idle| now.saturating_duration_since(idle.since) < keep;
-        while let Some(Idle { link, .. }) = connections.pop_if(young) {
+        while let Some(Idle { connection, .. }) = connections.pop_if(young) {
             // Its end may have come, and not been looked at.
-            link.driven.drive();
-            if link.sender.is_ready() {
-                return Some(self.lease(link, true, Some(key), driver));
+            if connection.link.is_quiet() {
+                return Some(self.lease(connection, true, Some(key)));
             }
         }
         None
@@ -110,13 +114,11 @@ impl Pool {
 
     fn lease(
         self: &Rc<Self>,
-        link: Box<Link>,
+        connection: Box<Connection>,
         reused: bool,
         key: Option<u64>,
-        driver: &Rc<Driver>,
     ) -> Lease {
-        let seat = driver.seat(link.driven.clone());
-        Lease { link, reused, body: None, key, pool: self.clone(), seat }
+        Lease { connection, reused, key, pool: self.clone() }
     }
 
     /// A new connection; one that begins with a `preface` about its client is not given back.
@@ -125,7 +127,6 @@ impl Pool {
         key: u64,
         addr: SocketAddr,
         preface: Option<Vec<u8>>,
-        driver: &Rc<Driver>,
     ) -> io::Result<Lease> {
         let mut stream = tokio::time::timeout(self.connect, TcpStream::connect(addr))
             .await
@@ -135,23 +136,15 @@ impl Pool {
         if let Some(preface) = &preface {
             stream.write_all(preface).await?;
         }
-        let (sender, connection) =
-            self.http.handshake(TokioIo::new(Upstream(stream))).await.map_err(io::Error::other)?;
-        let http = Box::pin(connection.with_upgrades());
-        let driven = Driven::new(http, addr, self.rung.clone());
-        let key = preface.is_none().then_some(key);
-        let link = Link { sender, driven, patience: Patience::new(self.answer) };
-        Ok(self.lease(Box::new(link), false, key, driver))
+        let link = Link::new(stream, self.head);
+        let connection = Connection { link, patience: Patience::new(self.answer) };
+        Ok(self.lease(Box::new(connection), false, preface.is_none().then_some(key)))
     }
 
     /// Waits until backends have closed idle connections, and closes them too.
     pub(super) async fn closed(&self) {
-        self.rung.notified().await;
-        self.retain(|_, idle| {
-            idle.link.driven.drive();
-            idle.link.driven.rest();
-            !idle.link.sender.is_closed()
-        });
+        self.rung.0.notified().await;
+        self.retain(|_, idle| idle.connection.link.rest(&self.waker));
     }
 
     /// Closes what was idle for too long, and what belongs to backends that are gone.
@@ -172,37 +165,61 @@ impl Pool {
 }
 
 impl Lease {
-    /// Sends a request `now`, from when the time for its answer counts.
+    /// Sends a request `now`, from when the time for its answer counts. Its head is taken, but for an error: then nothing of
+    /// it is on its way.
     pub(super) fn send(
         &mut self,
-        request: Request<RequestBody>,
+        parts: &mut Parts,
+        body: RequestBody,
         now: Instant,
-    ) -> impl Future<Output = Sent> + use<> {
-        self.link.patience.begins(now.into());
-        self.link.sender.try_send_request(request)
+    ) -> io::Result<()> {
+        self.connection.patience.begins(now.into());
+        self.connection.link.send(parts, body)
+    }
+
+    /// Ready when the head of the answer is here.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, LinkError>> {
+        self.connection.link.poll_answer(cx)
     }
 
     /// Ready when there was no answer for too long, and then again after as long.
     pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let late = self.link.patience.poll(cx);
+        let late = self.connection.patience.poll(cx);
         if late.is_ready() {
-            self.link.patience.moved();
+            self.connection.patience.moved();
         }
         late
     }
 
+    /// The next piece of the answer's body; `None`: that was all.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, LinkError>>> {
+        self.connection.link.poll_body(cx)
+    }
+
+    /// How many bytes of the answer's body are to come, where that is known.
+    pub(super) const fn left(&self) -> Option<u64> {
+        self.connection.link.body().left()
+    }
+
+    /// The socket, and what was read of it behind the answer's head, for another protocol.
+    pub(super) fn into_stream(self) -> (TcpStream, Bytes) {
+        self.connection.link.into_stream()
+    }
+
     /// The response has been read to its end, `now`.
     pub(super) fn give_back(self, now: Instant) {
-        let Self { link, body, key, pool, seat, .. } = self;
-        drop(seat);
-        // A backend that answers before it has read the request leaves the rest of it on the connection.
-        let sent = body.is_none_or(|body| body.progress() == Progress::Done);
-        let Some(key) = key.filter(|_| sent && !link.sender.is_closed()) else { return };
+        let Self { connection, key, pool, .. } = self;
+        let Some(key) = key.filter(|_| connection.link.is_free()) else { return };
         let mut idle = pool.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
-        if connections.len() < pool.limit {
-            link.driven.rest();
-            connections.push(Idle { link, since: now });
+        if connections.len() < pool.limit && connection.link.rest(&pool.waker) {
+            connections.push(Idle { connection, since: now });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One attempt at one backend. What was sent is sent again only if that cannot do harm.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::mem;
 use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::header::HeaderName;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, Uri};
 use hyper::Request;
 use hyper::body::Incoming;
 use tracing::debug;
@@ -22,8 +22,10 @@ use crate::proxy::forwarded::X_FORWARDED_PREFIX;
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
 use crate::proxy::service::Service;
-use crate::proxy::upstream::{Lease, Sent};
+use crate::proxy::upstream::Lease;
 use crate::proxy::{headers, preface};
+
+const PUT_BACK: &str = "every failure that is tried again puts it back";
 
 /// A request on its way to some backend.
 pub(super) struct Outgoing {
@@ -82,7 +84,6 @@ impl Outgoing {
         let upgrades = upgrade.is_some();
         headers::strip_request(&mut parts.headers, upgrade);
         asked.presented.take_off(&mut parts.headers);
-        parts.version = Version::HTTP_11;
         if parts.uri.authority().is_some() {
             parts.uri = origin_form(&parts.uri);
         }
@@ -100,8 +101,7 @@ impl Outgoing {
 
     /// Its headers, between attempts.
     pub(super) fn headers(&self) -> &HeaderMap {
-        let (parts, _) =
-            self.next.as_ref().expect("every failure that is tried again puts it back");
+        let (parts, _) = self.next.as_ref().expect(PUT_BACK);
         &parts.headers
     }
 
@@ -110,7 +110,7 @@ impl Outgoing {
         asked: &Asked,
         choice: &Choice,
         now: Instant,
-    ) -> Result<(Response<Incoming>, Lease), Failure> {
+    ) -> Result<(Response<()>, Lease), Failure> {
         let mut lease = match self.idle(asked, choice, now) {
             Some(lease) => lease,
             // Few requests do, and each would have room for it.
@@ -119,36 +119,39 @@ impl Outgoing {
         let (reused, backend) = (lease.reused, choice.backend());
         // To open one took its time.
         let now = if reused { now } else { Instant::now() };
-        let mut sent = pin!(self.send(&mut lease, &choice.service, now));
-        let mut pieces = 0;
-        let result = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = sent.as_mut().poll(cx) {
-                    return Poll::Ready(Some(result));
-                }
-                ready!(lease.poll_late(cx));
-                // The time for an answer begins when the whole request is there.
-                match self.upload.as_ref().and_then(|upload| upload.moved_on(pieces)) {
-                    Some(now) => pieces = now,
-                    None => return Poll::Ready(None),
-                }
-            }
-        });
-        let mut error = match result.await {
-            Some(Ok(response)) => return Ok((response, lease)),
-            Some(Err(error)) => error,
-            None => return Err(Failure::Final(Refusal::Timeout)),
-        };
-        debug!(addr = %backend.addr, reused, error = %error.error(), "attempt failed");
-        if let Some(unsent) = error.take_message() {
-            self.next = Some(unsent.into_parts());
+        let Self { next, uri, upload, .. } = self;
+        let (parts, body) = next.as_mut().expect(PUT_BACK);
+        fit(parts, uri, &choice.service);
+        if let Err(error) = lease.send(parts, mem::replace(body, RequestBody::Empty), now) {
+            debug!(addr = %backend.addr, reused, %error, "request not sent");
             return Err(if reused {
                 Failure::Stale
             } else {
                 Failure::Elsewhere(Refusal::Unreachable)
             });
         }
-        match self.upload.as_ref().map(|upload| upload.progress()) {
+        *next = None;
+        let mut pieces = 0;
+        let result = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = lease.poll_answer(cx) {
+                    return Poll::Ready(Some(result));
+                }
+                ready!(lease.poll_late(cx));
+                // The time for an answer begins when the whole request is there.
+                match upload.as_ref().and_then(|upload| upload.moved_on(pieces)) {
+                    Some(now) => pieces = now,
+                    None => return Poll::Ready(None),
+                }
+            }
+        });
+        let error = match result.await {
+            Some(Ok(response)) => return Ok((response, lease)),
+            Some(Err(error)) => error,
+            None => return Err(Failure::Final(Refusal::Timeout)),
+        };
+        debug!(addr = %backend.addr, reused, %error, "attempt failed");
+        match upload.as_ref().map(|upload| upload.progress()) {
             Some(Progress::Stalled) => return Err(Failure::Final(Refusal::Stalled)),
             Some(Progress::Broken) => return Err(Failure::Final(Refusal::BrokenBody)),
             _ => {}
@@ -156,7 +159,7 @@ impl Outgoing {
         let Some(spare) = &self.spare else { return Err(Failure::Final(Refusal::BadAnswer)) };
         self.next = Some((told(asked, spare.parts()), RequestBody::Empty));
         // A connection that was idle may have been closed just then. Who belongs to this backend asks it once more.
-        let closed = reused && !error.error().is_parse() && choice.reason == Reason::Pinned;
+        let closed = reused && !error.is_parse() && choice.reason == Reason::Pinned;
         if closed && !self.fresh {
             self.fresh = true;
             return Err(Failure::Stale);
@@ -168,35 +171,7 @@ impl Outgoing {
     fn idle(&self, asked: &Asked, choice: &Choice, now: Instant) -> Option<Lease> {
         let pool = &asked.worker.pool;
         let usable = !self.fresh && choice.service.proxy_protocol.is_none();
-        usable.then(|| pool.take(choice.backend().pool, self.oldest(), now, &asked.driver))?
-    }
-
-    fn send(
-        &mut self,
-        lease: &mut Lease,
-        service: &Service,
-        now: Instant,
-    ) -> impl Future<Output = Sent> + use<> {
-        let (mut parts, body) =
-            self.next.take().expect("every failure that is tried again puts it back");
-        self.fit(&mut parts, service);
-        lease.body = self.upload.clone();
-        lease.send(Request::from_parts(parts, body), now)
-    }
-
-    /// What depends on the service.
-    fn fit(&mut self, parts: &mut Parts, service: &Service) {
-        if service.rewrite {
-            let uri = self.uri.get_or_insert_with(|| parts.uri.clone());
-            parts.uri = without_root(uri, &service.root);
-            if let Ok(root) = HeaderValue::from_str(&service.root) {
-                parts.headers.insert(&X_FORWARDED_PREFIX, root);
-            }
-        } else if let Some(uri) = &self.uri {
-            // One that was tried before has it rewritten.
-            parts.uri = uri.clone();
-            parts.headers.remove(&X_FORWARDED_PREFIX);
-        }
+        usable.then(|| pool.take(choice.backend().pool, self.oldest(), now))?
     }
 
     /// How long a connection may have been idle. Servers close after some seconds, perhaps just as the request comes, and
@@ -213,7 +188,7 @@ async fn connect(asked: &Asked, choice: &Choice) -> Result<Lease, Failure> {
         let (source, target) = asked.peer.ends(asked.client);
         preface::write(version, source, target)
     });
-    match worker.pool.connect(backend.pool, backend.addr, preface, &asked.driver).await {
+    match worker.pool.connect(backend.pool, backend.addr, preface).await {
         Ok(lease) => {
             backend.stats.failures.succeeded();
             Ok(lease)
@@ -223,6 +198,21 @@ async fn connect(asked: &Asked, choice: &Choice) -> Result<Lease, Failure> {
             choice.service.failed(backend, worker.shared.clock_ms(Instant::now()));
             Err(Failure::Elsewhere(Refusal::Unreachable))
         }
+    }
+}
+
+/// Has a head be as this service wants it; `uri` is the one that came.
+fn fit(parts: &mut Parts, uri: &mut Option<Uri>, service: &Service) {
+    if service.rewrite {
+        let uri = uri.get_or_insert_with(|| parts.uri.clone());
+        parts.uri = without_root(uri, &service.root);
+        if let Ok(root) = HeaderValue::from_str(&service.root) {
+            parts.headers.insert(&X_FORWARDED_PREFIX, root);
+        }
+    } else if let Some(uri) = uri {
+        // One that was tried before has it rewritten.
+        parts.uri = uri.clone();
+        parts.headers.remove(&X_FORWARDED_PREFIX);
     }
 }
 
@@ -254,6 +244,8 @@ fn without_root(uri: &Uri, root: &str) -> Uri {
 
 #[cfg(test)]
 mod tests {
+    use http::Version;
+
     use super::*;
 
     #[test]

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tracing::warn;
 
 use super::Asked;
@@ -24,17 +23,16 @@ use crate::proxy::tag;
 pub(super) fn finish(
     asked: &Asked,
     route: &Route,
-    mut response: Response<Incoming>,
+    mut response: Response<()>,
     took: Duration,
     exchange: &mut Exchange,
-) -> Result<Response<Incoming>, Refusal> {
+) -> Result<Response<()>, Refusal> {
     let upgrade = match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => {
             Some(headers::upgrade(response.headers()).ok_or(Refusal::BadAnswer)?)
         }
         _ => None,
     };
-    *response.version_mut() = Version::HTTP_11;
     exchange.status(response.status());
     let Some(choice) = exchange.choice() else { return Ok(response) };
     let all = response.headers_mut();

@@ -1,0 +1,203 @@
+//! A connection to a backend: one request at a time, and its answer. Who asks moves it on, without a task between.
+
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, Version};
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+use tracing::debug;
+
+use super::framing::{BadChunk, Framing};
+use super::head::{self, BadHead, Head};
+use super::outbox::{Outbox, Unsent};
+use crate::proxy::body::RequestBody;
+
+/// Read at once: most heads with what follows them, and a piece of a long body.
+const BUFFER: usize = 8 * 1024;
+const LARGE: usize = 64 * 1024;
+
+/// Why there is no answer, or no more of it.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::proxy) enum LinkError {
+    #[error("the backend closed the connection")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Head(#[from] BadHead),
+    #[error(transparent)]
+    Chunk(#[from] BadChunk),
+    #[error("the client's body broke off")]
+    Upload,
+}
+
+impl LinkError {
+    /// What came is not HTTP.
+    pub(in crate::proxy) const fn is_parse(&self) -> bool {
+        matches!(self, Self::Head(_) | Self::Chunk(_))
+    }
+}
+
+pub(super) struct Link {
+    stream: TcpStream,
+    /// What has come and is not taken.
+    read: BytesMut,
+    outbox: Outbox,
+    method: Method,
+    /// The memory of a request's headers, for those of its answer.
+    headers: HeaderMap,
+    /// What is to come of an answer's body.
+    body: Framing,
+    keeps: bool,
+    /// The longest head.
+    limit: usize,
+}
+
+impl Link {
+    pub(super) fn new(stream: TcpStream, limit: usize) -> Self {
+        Self {
+            stream,
+            read: BytesMut::new(),
+            outbox: Outbox::default(),
+            method: Method::GET,
+            headers: HeaderMap::new(),
+            body: Framing::NONE,
+            keeps: true,
+            limit,
+        }
+    }
+
+    /// Begins with a request, whose head it takes; an error, and the head as it was, if nothing of it is on its way.
+    pub(super) fn send(&mut self, parts: &mut Parts, body: RequestBody) -> io::Result<()> {
+        self.outbox.put(parts, body);
+        self.outbox.begin(&self.stream)?;
+        self.method = mem::take(&mut parts.method);
+        self.headers = mem::take(&mut parts.headers);
+        self.headers.clear();
+        Ok(())
+    }
+
+    /// Ready when the answer's head is here. The rest of the request is sent meanwhile.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, LinkError>> {
+        loop {
+            if !self.read.is_empty() {
+                let Self { read, method, limit, headers, .. } = self;
+                if let Some(head) = head::read(read, method, *limit, headers)? {
+                    return Poll::Ready(Ok(self.answered(head)));
+                }
+            }
+            if let Poll::Ready(length) = self.poll_fill(cx, BUFFER) {
+                if length? == 0 {
+                    return Poll::Ready(Err(LinkError::Closed));
+                }
+                continue;
+            }
+            return if self.poll_send(cx) {
+                Poll::Pending
+            } else {
+                Poll::Ready(Err(LinkError::Upload))
+            };
+        }
+    }
+
+    fn answered(&mut self, head: Head) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = head.status;
+        *response.version_mut() = Version::HTTP_11;
+        *response.headers_mut() = head.headers;
+        if let Some(reason) = head.reason {
+            response.extensions_mut().insert(reason);
+        }
+        (self.body, self.keeps) = (head.framing, self.keeps && head.keeps);
+        response
+    }
+
+    /// The next piece of the answer's body; `None`: that was all.
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, LinkError>>> {
+        if !self.outbox.is_empty() {
+            // A backend that has begun to answer need not get the rest.
+            self.poll_send(cx);
+        }
+        while !self.body.is_over() {
+            if let Some(piece) = self.body.take(&mut self.read).map_err(LinkError::Chunk)? {
+                return Poll::Ready(Some(Ok(piece)));
+            }
+            if self.body.is_over() {
+                break;
+            }
+            let wanted = self.body.left().and_then(|left| usize::try_from(left).ok());
+            let room = wanted.unwrap_or(LARGE).clamp(BUFFER, LARGE);
+            if ready!(self.poll_fill(cx, room)).map_err(LinkError::Io)? == 0 && !self.body.close() {
+                return Poll::Ready(Some(Err(LinkError::Closed)));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// What is to come of the answer's body.
+    pub(super) const fn body(&self) -> Framing {
+        self.body
+    }
+
+    /// Whether it can carry another request: the last one is sent, and its answer read, to the end.
+    pub(super) fn is_free(&self) -> bool {
+        self.keeps && self.body.is_over() && self.read.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Whether nothing has come that nobody asked for, not even its end.
+    pub(super) fn is_quiet(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether it is quiet; from now on its end wakes this.
+    pub(super) fn rest(&self, waker: &Waker) -> bool {
+        loop {
+            if self.stream.poll_read_ready(&mut Context::from_waker(waker)).is_pending() {
+                return true;
+            }
+            if !self.is_quiet() {
+                return false;
+            }
+        }
+    }
+
+    /// The socket, and what was read of it and belongs to another protocol.
+    pub(super) fn into_stream(self) -> (TcpStream, Bytes) {
+        (self.stream, self.read.freeze())
+    }
+
+    /// Reads once, for up to this many bytes; 0 if it has ended.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        if self.read.capacity() - self.read.len() < room / 2 {
+            self.read.reserve(room);
+        }
+        poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read)
+    }
+
+    /// Sends what can be sent of the request; false if the client's body broke off.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
+        let Poll::Ready(Err(error)) = self.outbox.poll(cx, &mut self.stream) else { return true };
+        self.outbox = Outbox::default();
+        self.keeps = false;
+        match error {
+            Unsent::Broken => false,
+            Unsent::Refused(error) => {
+                // It may have answered before it closed.
+                debug!(%error, "the rest of a request was not sent");
+                true
+            }
+        }
+    }
+}
