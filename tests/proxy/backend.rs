@@ -163,6 +163,24 @@ fn converse(mut stream: TcpStream, state: &State) -> Option<()> {
                 stream.write_all(line.as_bytes()).ok()?;
                 return stream.shutdown(Shutdown::Both).ok();
             }
+            "/say" => {
+                let pieces: Vec<_> = request.all("x-raw").collect();
+                for (at, text) in pieces.iter().enumerate() {
+                    if at > 0 {
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                    let text = text.replace("\\r", "\r").replace("\\n", "\n");
+                    let size = request.number().max(1) as usize;
+                    for piece in text.as_bytes().chunks(size) {
+                        stream.write_all(piece).ok()?;
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
+                }
+            }
+            "/soon" => {
+                send(&mut stream, "200 OK", &[], b"soon")?;
+                return std::io::copy(&mut reader, &mut std::io::sink()).map(|_| ()).ok();
+            }
             "/garbage" => {
                 stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n").ok()?;
                 return stream.shutdown(Shutdown::Both).ok();
@@ -229,7 +247,7 @@ fn read(reader: &mut BufReader<TcpStream>, stream: &mut TcpStream) -> Option<Req
     if request.all("expect").next().is_some() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
     }
-    if matches!(&*request.target, "/early" | "/deaf") {
+    if matches!(&*request.target, "/early" | "/deaf" | "/soon") {
         return Some(request);
     }
     let length: Option<u64> = request.all("content-length").next().and_then(|n| n.parse().ok());

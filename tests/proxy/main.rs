@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "what cannot go on is a failed test")]
 
 mod affinity;
+mod answers;
 mod attributes;
 mod backend;
 mod client;

@@ -100,7 +100,7 @@ impl Exchange {
     /// The head of the response is here, by this connection.
     pub(super) fn answered(&mut self, lease: Lease) -> Duration {
         let Some(upstream) = &mut self.upstream else { return Duration::ZERO };
-        let took = upstream.began.elapsed();
+        let took = lease.came().saturating_duration_since(upstream.began);
         upstream.took = Some(took);
         upstream.lease = Some(lease);
         took
@@ -134,7 +134,7 @@ impl Exchange {
 
     /// The backend's connection, which is given another use, and what came on it behind the answer's head.
     pub(super) fn take_stream(&mut self) -> Option<(TcpStream, Bytes)> {
-        Some(self.upstream.as_mut()?.lease.take()?.into_stream())
+        self.upstream.as_mut()?.lease.take()?.into_stream()
     }
 
     pub(super) const fn sent(&mut self, bytes: usize) {
@@ -143,10 +143,10 @@ impl Exchange {
 
     /// The last byte has come from the backend: its connection is free.
     pub(super) fn complete(&mut self) {
-        let now = Instant::now();
-        self.ended = Some(now);
-        if let Some(lease) = self.upstream.as_mut().and_then(|upstream| upstream.lease.take()) {
-            lease.give_back(now);
+        let lease = self.upstream.as_mut().and_then(|upstream| upstream.lease.take());
+        self.ended = Some(lease.as_ref().map_or_else(Instant::now, Lease::came));
+        if let Some(lease) = lease {
+            lease.give_back();
         }
     }
 

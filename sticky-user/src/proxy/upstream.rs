@@ -208,18 +208,24 @@ impl Lease {
     }
 
     /// The socket, and what was read of it behind the answer's head, for another protocol.
-    pub(super) fn into_stream(self) -> (TcpStream, Bytes) {
+    pub(super) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
         self.connection.link.into_stream()
     }
 
-    /// The response has been read to its end, `now`.
-    pub(super) fn give_back(self, now: Instant) {
+    /// When something came last.
+    pub(super) const fn came(&self) -> Instant {
+        self.connection.link.came()
+    }
+
+    /// The response has been read to its end.
+    pub(super) fn give_back(self) {
         let Self { connection, key, pool, .. } = self;
         let Some(key) = key.filter(|_| connection.link.is_free()) else { return };
         let mut idle = pool.idle.borrow_mut();
         let connections = idle.entry(key).or_default();
         if connections.len() < pool.limit && connection.link.rest(&pool.waker) {
-            connections.push(Idle { connection, since: now });
+            let since = connection.link.came();
+            connections.push(Idle { connection, since });
         }
     }
 }

@@ -178,7 +178,7 @@ impl AsyncWrite for Io {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.flushed = false;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        wire::poll_write(&self.stream, cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -225,6 +225,6 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.flushed = false;
-        wire::poll_write_vectored(&mut self.stream, cx, bufs)
+        wire::poll_write_vectored(&self.stream, cx, bufs)
     }
 }

@@ -191,6 +191,9 @@ fn length_of(headers: &mut HeaderMap) -> Result<u64, BadHead> {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
 
@@ -324,6 +327,46 @@ mod tests {
             &many,
         ] {
             assert!(head(text, &Method::GET).is_err(), "{text:?}");
+        }
+    }
+
+    /// All that is told of a stream that comes in pieces of this size: what stands in its head, or that it has none, and what
+    /// comes behind it.
+    fn told(stream: &[u8], size: usize) -> Option<(String, Vec<u8>)> {
+        let (mut buffer, mut headers) = (BytesMut::new(), HeaderMap::new());
+        let mut pieces = stream.chunks(size);
+        while let Some(piece) = pieces.next() {
+            buffer.extend_from_slice(piece);
+            if let Some(head) = read(&mut buffer, &Method::GET, 4096, &mut headers).ok()? {
+                let Head { status, reason, headers, framing, keeps } = head;
+                let rest = buffer.iter().chain(pieces.flatten()).copied().collect();
+                return Some((
+                    format!("{status} {reason:?} {headers:?} {framing:?} {keeps}"),
+                    rest,
+                ));
+            }
+        }
+        None
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_of_any_size_say_the_same(
+            lines in vec("(connection|content-length|transfer-encoding|x): ?[ ,a-z0-9\t]{0,12}", 0..6),
+            code in 100_u16..600,
+            body in vec(any::<u8>(), 0..40),
+            changes in vec((any::<Index>(), any::<u8>()), 0..3),
+            size in 1_usize..60,
+        ) {
+            let mut stream = format!("HTTP/1.1 {code} x\r\n{}\r\n\r\n", lines.join("\r\n"));
+            stream.push_str("HTTP/1.1 200 OK\r\nx: y\r\n\r\n");
+            let mut stream = stream.into_bytes();
+            stream.extend_from_slice(&body);
+            for (at, byte) in changes {
+                let at = at.index(stream.len());
+                stream[at] = byte;
+            }
+            prop_assert_eq!(told(&stream, size), told(&stream, stream.len()));
         }
     }
 }

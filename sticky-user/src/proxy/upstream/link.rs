@@ -4,12 +4,16 @@ use std::io;
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, Version};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::task::spawn_local;
 use tokio_util::io::poll_read_buf;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::framing::{BadChunk, Framing};
@@ -44,38 +48,47 @@ impl LinkError {
 }
 
 pub(super) struct Link {
-    stream: TcpStream,
+    half: OwnedReadHalf,
     /// What has come and is not taken.
     read: BytesMut,
-    outbox: Outbox,
+    /// `None`: a request could not be sent, or its rest is.
+    outbox: Option<Outbox>,
+    /// The rest of a request whose answer has begun. Who does not read the answer may still send.
+    rest: Option<AbortOnDropHandle<()>>,
     method: Method,
     /// The memory of a request's headers, for those of its answer.
     headers: HeaderMap,
     /// What is to come of an answer's body.
     body: Framing,
     keeps: bool,
+    /// When something came last.
+    came: Instant,
     /// The longest head.
     limit: usize,
 }
 
 impl Link {
     pub(super) fn new(stream: TcpStream, limit: usize) -> Self {
+        let (half, other) = stream.into_split();
         Self {
-            stream,
+            half,
             read: BytesMut::new(),
-            outbox: Outbox::default(),
+            outbox: Some(Outbox::new(other)),
+            rest: None,
             method: Method::GET,
             headers: HeaderMap::new(),
             body: Framing::NONE,
             keeps: true,
+            came: Instant::now(),
             limit,
         }
     }
 
     /// Begins with a request, whose head it takes; an error, and the head as it was, if nothing of it is on its way.
     pub(super) fn send(&mut self, parts: &mut Parts, body: RequestBody) -> io::Result<()> {
-        self.outbox.put(parts, body);
-        self.outbox.begin(&self.stream)?;
+        let outbox = self.outbox.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        outbox.put(parts, body);
+        outbox.begin()?;
         self.method = mem::take(&mut parts.method);
         self.headers = mem::take(&mut parts.headers);
         self.headers.clear();
@@ -116,7 +129,10 @@ impl Link {
         if let Some(reason) = head.reason {
             response.extensions_mut().insert(reason);
         }
-        (self.body, self.keeps) = (head.framing, self.keeps && head.keeps);
+        (self.body, self.keeps) = (head.framing, head.keeps);
+        if let Some(outbox) = self.outbox.take_if(|outbox| !outbox.is_empty()) {
+            self.rest = Some(AbortOnDropHandle::new(spawn_local(outbox.finish())));
+        }
         response
     }
 
@@ -125,10 +141,6 @@ impl Link {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, LinkError>>> {
-        if !self.outbox.is_empty() {
-            // A backend that has begun to answer need not get the rest.
-            self.poll_send(cx);
-        }
         while !self.body.is_over() {
             if let Some(piece) = self.body.take(&mut self.read).map_err(LinkError::Chunk)? {
                 return Poll::Ready(Some(Ok(piece)));
@@ -150,21 +162,27 @@ impl Link {
         self.body
     }
 
+    /// When something came last.
+    pub(super) const fn came(&self) -> Instant {
+        self.came
+    }
+
     /// Whether it can carry another request: the last one is sent, and its answer read, to the end.
     pub(super) fn is_free(&self) -> bool {
-        self.keeps && self.body.is_over() && self.read.is_empty() && self.outbox.is_empty()
+        let sent = self.outbox.as_ref().is_some_and(Outbox::is_empty);
+        sent && self.keeps && self.body.is_over() && self.read.is_empty()
     }
 
     /// Whether nothing has come that nobody asked for, not even its end.
     pub(super) fn is_quiet(&self) -> bool {
-        let read = self.stream.try_read(&mut [0]);
+        let read = self.half.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Whether it is quiet; from now on its end wakes this.
     pub(super) fn rest(&self, waker: &Waker) -> bool {
         loop {
-            if self.stream.poll_read_ready(&mut Context::from_waker(waker)).is_pending() {
+            if self.half.as_ref().poll_read_ready(&mut Context::from_waker(waker)).is_pending() {
                 return true;
             }
             if !self.is_quiet() {
@@ -174,8 +192,9 @@ impl Link {
     }
 
     /// The socket, and what was read of it and belongs to another protocol.
-    pub(super) fn into_stream(self) -> (TcpStream, Bytes) {
-        (self.stream, self.read.freeze())
+    pub(super) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
+        let stream = self.half.reunite(self.outbox?.into_half()).ok()?;
+        Some((stream, self.read.freeze()))
     }
 
     /// Reads once, for up to this many bytes; 0 if it has ended.
@@ -183,21 +202,18 @@ impl Link {
         if self.read.capacity() - self.read.len() < room / 2 {
             self.read.reserve(room);
         }
-        poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.read)
+        let length = ready!(poll_read_buf(Pin::new(&mut self.half), cx, &mut self.read));
+        self.came = Instant::now();
+        Poll::Ready(length)
     }
 
     /// Sends what can be sent of the request; false if the client's body broke off.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(Err(error)) = self.outbox.poll(cx, &mut self.stream) else { return true };
-        self.outbox = Outbox::default();
-        self.keeps = false;
-        match error {
-            Unsent::Broken => false,
-            Unsent::Refused(error) => {
-                // It may have answered before it closed.
-                debug!(%error, "the rest of a request was not sent");
-                true
-            }
-        }
+        let Some(outbox) = &mut self.outbox else { return true };
+        let Poll::Ready(Err(error)) = outbox.poll(cx) else { return true };
+        self.outbox = None;
+        debug!(%error, "a request was not sent whole");
+        // A backend may have answered before it closed.
+        matches!(error, Unsent::Refused(_))
     }
 }

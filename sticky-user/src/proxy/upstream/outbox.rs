@@ -1,5 +1,6 @@
 //! What is still to be sent of a request.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,10 +9,11 @@ use bytes::{Buf, Bytes};
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use hyper::body::Body;
-use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
+use tracing::debug;
 
 use super::head;
-use crate::proxy::body::RequestBody;
+use crate::proxy::body::{BodyError, RequestBody};
 use crate::proxy::wire;
 
 /// The end of a chunk's data, and of all chunks.
@@ -19,8 +21,8 @@ const LINE_END: &[u8] = b"\r\n";
 const LAST: &[u8] = b"0\r\n\r\n";
 
 /// A request's head, and its body one piece at a time.
-#[derive(Default)]
 pub(super) struct Outbox {
+    half: OwnedWriteHalf,
     /// The head, or the size of a chunk, of which this much is sent.
     text: Vec<u8>,
     sent: usize,
@@ -33,14 +35,27 @@ pub(super) struct Outbox {
 }
 
 /// Why a request could not be sent.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum Unsent {
-    /// The backend does not take it.
-    Refused(io::Error),
-    /// The client's body broke off.
-    Broken,
+    #[error("the backend does not take it: {0}")]
+    Refused(#[from] io::Error),
+    #[error(transparent)]
+    Broken(#[from] BodyError),
 }
 
 impl Outbox {
+    pub(super) fn new(half: OwnedWriteHalf) -> Self {
+        Self {
+            half,
+            text: Vec::new(),
+            sent: 0,
+            piece: Bytes::new(),
+            tail: b"",
+            body: None,
+            chunked: false,
+        }
+    }
+
     /// Takes the next request, when the last one is sent.
     pub(super) fn put(&mut self, parts: &Parts, body: RequestBody) {
         self.body = Some(body).filter(|body| !body.is_end_stream());
@@ -56,11 +71,11 @@ impl Outbox {
     }
 
     /// Sends what there is of a request without a body; an error if nothing of it is on its way.
-    pub(super) fn begin(&mut self, stream: &TcpStream) -> io::Result<()> {
+    pub(super) fn begin(&mut self) -> io::Result<()> {
         if self.body.is_some() {
             return Ok(());
         }
-        match stream.try_write(&self.text) {
+        match wire::try_write(self.half.as_ref(), &self.text) {
             Ok(sent) => self.sent = sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -69,16 +84,12 @@ impl Outbox {
     }
 
     /// Ready when all is sent.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        stream: &mut TcpStream,
-    ) -> Poll<Result<(), Unsent>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Unsent>> {
         loop {
             // The head goes with the first piece of the body, if that is here.
             let more = self.piece.is_empty() && self.tail.is_empty() && self.poll_piece(cx)?;
             if !self.is_flushed() {
-                ready!(self.poll_flush(cx, stream)).map_err(Unsent::Refused)?;
+                ready!(self.poll_flush(cx))?;
             } else if self.body.is_none() {
                 return Poll::Ready(Ok(()));
             } else if !more {
@@ -87,11 +98,24 @@ impl Outbox {
         }
     }
 
+    /// Sends all that is left, and leaves the connection open: a backend may take the end of one direction for that of both.
+    pub(super) async fn finish(mut self) {
+        if let Err(error) = poll_fn(|cx| self.poll(cx)).await {
+            debug!(%error, "the rest of a request was not sent");
+        }
+        self.half.forget();
+    }
+
+    /// The half of the socket that it sent on.
+    pub(super) fn into_half(self) -> OwnedWriteHalf {
+        self.half
+    }
+
     /// Asks for the next piece of the body; whether there is one, or the end.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Result<bool, Unsent> {
         let Some(body) = &mut self.body else { return Ok(false) };
         let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else { return Ok(false) };
-        let frame = frame.transpose().map_err(|_| Unsent::Broken)?;
+        let frame = frame.transpose()?;
         // Trailers are not passed on.
         let piece = frame.map(|frame| frame.into_data().unwrap_or_default());
         let ended = piece.is_none() || body.is_end_stream();
@@ -112,11 +136,11 @@ impl Outbox {
         self.sent == self.text.len() && self.piece.is_empty() && self.tail.is_empty()
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, stream: &mut TcpStream) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.is_flushed() {
             let text = self.text.get(self.sent..).unwrap_or_default();
             let bufs = [text, &self.piece, self.tail].map(IoSlice::new);
-            let mut sent = ready!(wire::poll_write_vectored(stream, cx, &bufs))?;
+            let mut sent = ready!(wire::poll_write_vectored(self.half.as_ref(), cx, &bufs))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
