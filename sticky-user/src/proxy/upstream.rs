@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use http::Response;
 use http::request::Parts;
+use http::{HeaderMap, Response};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -165,16 +165,20 @@ impl Pool {
 }
 
 impl Lease {
-    /// Sends a request `now`, from when the time for its answer counts. Its head is taken, but for an error: then nothing of
-    /// it is on its way.
+    /// Sends a request `now`, from when the time for its answer counts; an error if nothing of it is on its way.
     pub(super) fn send(
         &mut self,
-        parts: &mut Parts,
+        parts: &Parts,
         body: RequestBody,
         now: Instant,
     ) -> io::Result<()> {
         self.connection.patience.begins(now.into());
         self.connection.link.send(parts, body)
+    }
+
+    /// Memory for the headers of the next answer.
+    pub(super) fn recycle(&mut self, headers: HeaderMap) {
+        self.connection.link.recycle(headers);
     }
 
     /// Ready when the head of the answer is here.

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::header::HeaderName;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, Uri};
@@ -25,42 +24,18 @@ use crate::proxy::service::Service;
 use crate::proxy::upstream::Lease;
 use crate::proxy::{headers, preface};
 
-const PUT_BACK: &str = "every failure that is tried again puts it back";
-
 /// A request on its way to some backend.
 pub(super) struct Outgoing {
-    /// Taken while an attempt is on.
-    next: Option<(Parts, RequestBody)>,
-    /// What may be sent twice, since it is idempotent (RFC 9110, section 9.2.2) and without a body. What we add is not in
-    /// it: that is more than most clients send, and is added again.
-    spare: Option<Spare>,
+    parts: Parts,
+    /// Until it is sent.
+    body: RequestBody,
+    /// It may be sent twice, since it is idempotent (RFC 9110, section 9.2.2) and without a body.
+    repeatable: bool,
     /// As it came, once another one was sent.
     uri: Option<Uri>,
     upload: Option<Rc<Upload>>,
     /// Take no connection that was used before.
     fresh: bool,
-}
-
-/// A copy of a request's head, which few need: smaller and sooner made than another [`HeaderMap`].
-struct Spare {
-    method: Method,
-    uri: Uri,
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Spare {
-    fn of(parts: &Parts) -> Self {
-        let headers = parts.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
-        Self { method: parts.method.clone(), uri: parts.uri.clone(), headers: headers.collect() }
-    }
-
-    fn parts(&self) -> Parts {
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = self.method.clone();
-        parts.uri = self.uri.clone();
-        parts.headers = self.headers.iter().cloned().collect();
-        parts
-    }
 }
 
 /// Why an attempt has no response.
@@ -90,19 +65,15 @@ impl Outgoing {
         let (body, upload) =
             RequestBody::new(body, asked.worker.timeouts().body, exchange.phase.clone());
         let repeatable = upload.is_none() && !upgrades && is_idempotent(&parts.method);
-        Self {
-            uri: None,
-            spare: repeatable.then(|| Spare::of(&parts)),
-            next: Some((told(asked, parts), body)),
-            upload,
-            fresh: false,
+        asked.peer.tell(&mut parts.headers, &asked.host, asked.client, &asked.id);
+        if let Some(tag) = &asked.presented.tag {
+            parts.headers.insert(tag.name.clone(), tag.value.clone());
         }
+        Self { parts, body, repeatable, uri: None, upload, fresh: false }
     }
 
-    /// Its headers, between attempts.
-    pub(super) fn headers(&self) -> &HeaderMap {
-        let (parts, _) = self.next.as_ref().expect(PUT_BACK);
-        &parts.headers
+    pub(super) const fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
     }
 
     pub(super) async fn attempt(
@@ -119,10 +90,9 @@ impl Outgoing {
         let (reused, backend) = (lease.reused, choice.backend());
         // To open one took its time.
         let now = if reused { now } else { Instant::now() };
-        let Self { next, uri, upload, .. } = self;
-        let (parts, body) = next.as_mut().expect(PUT_BACK);
-        fit(parts, uri, &choice.service);
-        if let Err(error) = lease.send(parts, mem::replace(body, RequestBody::Empty), now) {
+        self.fit(&choice.service);
+        let body = mem::replace(&mut self.body, RequestBody::Empty);
+        if let Err(error) = lease.send(&self.parts, body, now) {
             debug!(addr = %backend.addr, reused, %error, "request not sent");
             return Err(if reused {
                 Failure::Stale
@@ -130,7 +100,6 @@ impl Outgoing {
                 Failure::Elsewhere(Refusal::Unreachable)
             });
         }
-        *next = None;
         let mut pieces = 0;
         let result = poll_fn(|cx| {
             loop {
@@ -139,25 +108,29 @@ impl Outgoing {
                 }
                 ready!(lease.poll_late(cx));
                 // The time for an answer begins when the whole request is there.
-                match upload.as_ref().and_then(|upload| upload.moved_on(pieces)) {
+                match self.upload.as_ref().and_then(|upload| upload.moved_on(pieces)) {
                     Some(now) => pieces = now,
                     None => return Poll::Ready(None),
                 }
             }
         });
         let error = match result.await {
-            Some(Ok(response)) => return Ok((response, lease)),
+            Some(Ok(response)) => {
+                lease.recycle(mem::take(&mut self.parts.headers));
+                return Ok((response, lease));
+            }
             Some(Err(error)) => error,
             None => return Err(Failure::Final(Refusal::Timeout)),
         };
         debug!(addr = %backend.addr, reused, %error, "attempt failed");
-        match upload.as_ref().map(|upload| upload.progress()) {
+        match self.upload.as_ref().map(|upload| upload.progress()) {
             Some(Progress::Stalled) => return Err(Failure::Final(Refusal::Stalled)),
             Some(Progress::Broken) => return Err(Failure::Final(Refusal::BrokenBody)),
             _ => {}
         }
-        let Some(spare) = &self.spare else { return Err(Failure::Final(Refusal::BadAnswer)) };
-        self.next = Some((told(asked, spare.parts()), RequestBody::Empty));
+        if !self.repeatable {
+            return Err(Failure::Final(Refusal::BadAnswer));
+        }
         // A connection that was idle may have been closed just then. Who belongs to this backend asks it once more.
         let closed = reused && !error.is_parse() && choice.reason == Reason::Pinned;
         if closed && !self.fresh {
@@ -174,10 +147,26 @@ impl Outgoing {
         usable.then(|| pool.take(choice.backend().pool, self.oldest(), now))?
     }
 
+    /// Has the head be as this service wants it.
+    fn fit(&mut self, service: &Service) {
+        let Self { parts, uri, .. } = self;
+        if service.rewrite {
+            let uri = uri.get_or_insert_with(|| parts.uri.clone());
+            parts.uri = without_root(uri, &service.root);
+            if let Ok(root) = HeaderValue::from_str(&service.root) {
+                parts.headers.insert(&X_FORWARDED_PREFIX, root);
+            }
+        } else if let Some(uri) = uri {
+            // One that was tried before has it rewritten.
+            parts.uri = uri.clone();
+            parts.headers.remove(&X_FORWARDED_PREFIX);
+        }
+    }
+
     /// How long a connection may have been idle. Servers close after some seconds, perhaps just as the request comes, and
     /// one that must not be sent twice had better not meet that.
     const fn oldest(&self) -> Duration {
-        if self.spare.is_some() { Duration::MAX } else { Duration::from_secs(1) }
+        if self.repeatable { Duration::MAX } else { Duration::from_secs(1) }
     }
 }
 
@@ -201,30 +190,6 @@ async fn connect(asked: &Asked, choice: &Choice) -> Result<Lease, Failure> {
     }
 }
 
-/// Has a head be as this service wants it; `uri` is the one that came.
-fn fit(parts: &mut Parts, uri: &mut Option<Uri>, service: &Service) {
-    if service.rewrite {
-        let uri = uri.get_or_insert_with(|| parts.uri.clone());
-        parts.uri = without_root(uri, &service.root);
-        if let Ok(root) = HeaderValue::from_str(&service.root) {
-            parts.headers.insert(&X_FORWARDED_PREFIX, root);
-        }
-    } else if let Some(uri) = uri {
-        // One that was tried before has it rewritten.
-        parts.uri = uri.clone();
-        parts.headers.remove(&X_FORWARDED_PREFIX);
-    }
-}
-
-/// A request with what its backend is told by us.
-fn told(asked: &Asked, mut parts: Parts) -> Parts {
-    asked.peer.tell(&mut parts.headers, &asked.host, asked.client, &asked.id);
-    if let Some(tag) = &asked.presented.tag {
-        parts.headers.insert(tag.name.clone(), tag.value.clone());
-    }
-    parts
-}
-
 fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }
@@ -244,20 +209,7 @@ fn without_root(uri: &Uri, root: &str) -> Uri {
 
 #[cfg(test)]
 mod tests {
-    use http::Version;
-
     use super::*;
-
-    #[test]
-    fn a_copy_has_all_of_a_head() {
-        let request = Request::put("/x?y").header("a", "1").header("b", "2").header("a", "3");
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        let copy = Spare::of(&parts).parts();
-        assert_eq!(
-            (copy.method, copy.uri, copy.headers, copy.version),
-            (parts.method, parts.uri, parts.headers, Version::HTTP_11)
-        );
-    }
 
     #[test]
     fn the_root_is_taken_off() {

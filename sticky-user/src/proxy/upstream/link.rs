@@ -1,7 +1,6 @@
 //! A connection to a backend: one request at a time, and its answer. Who asks moves it on, without a task between.
 
 use std::io;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
@@ -56,7 +55,7 @@ pub(super) struct Link {
     /// The rest of a request whose answer has begun. Who does not read the answer may still send.
     rest: Option<AbortOnDropHandle<()>>,
     method: Method,
-    /// The memory of a request's headers, for those of its answer.
+    /// Empty; memory for those of an answer.
     headers: HeaderMap,
     /// What is to come of an answer's body.
     body: Framing,
@@ -84,15 +83,19 @@ impl Link {
         }
     }
 
-    /// Begins with a request, whose head it takes; an error, and the head as it was, if nothing of it is on its way.
-    pub(super) fn send(&mut self, parts: &mut Parts, body: RequestBody) -> io::Result<()> {
+    /// Begins with a request; an error if nothing of it is on its way.
+    pub(super) fn send(&mut self, parts: &Parts, body: RequestBody) -> io::Result<()> {
         let outbox = self.outbox.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         outbox.put(parts, body);
         outbox.begin()?;
-        self.method = mem::take(&mut parts.method);
-        self.headers = mem::take(&mut parts.headers);
-        self.headers.clear();
+        self.method = parts.method.clone();
         Ok(())
+    }
+
+    /// Memory for the headers of the next answer.
+    pub(super) fn recycle(&mut self, mut headers: HeaderMap) {
+        headers.clear();
+        self.headers = headers;
     }
 
     /// Ready when the answer's head is here. The rest of the request is sent meanwhile.
