@@ -43,7 +43,8 @@ mod warmth;
 mod wire;
 mod worker;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -76,6 +77,8 @@ pub struct Proxy {
     shared: Arc<Shared>,
     registry: Mutex<Registry>,
     life: watch::Sender<Life>,
+    /// The listening sockets, for a successor.
+    kept: Mutex<Vec<TcpListener>>,
     /// How many connections each worker cut at its end.
     ended: tokio::sync::Mutex<mpsc::UnboundedReceiver<usize>>,
     http: Option<SocketAddr>,
@@ -85,7 +88,8 @@ pub struct Proxy {
 struct Shared {
     settings: Settings,
     routes: ArcSwap<Routes>,
-    changed: watch::Sender<()>,
+    /// True from the first routes on; told with all.
+    published: watch::Sender<bool>,
     keys: Arc<ArcSwap<Keys>>,
     hash_key: HashKey,
     clients: Arc<dyn ClientTable>,
@@ -128,24 +132,26 @@ pub struct CookieView {
 }
 
 impl Proxy {
-    /// Binds the listeners and starts the workers; until the first [`Proxy::publish`] every host is unknown.
+    /// Binds the listeners, or takes those `inherited` that are for the same address, and starts the workers; until the
+    /// first [`Proxy::publish`] connections are refused.
     pub fn start(
         settings: Settings,
         keys: Arc<ArcSwap<Keys>>,
         clients: Arc<dyn ClientTable>,
+        inherited: Vec<TcpListener>,
     ) -> anyhow::Result<Self> {
         let listeners = match settings.http {
             None => Vec::new(),
-            Some(addr) => listener::bind(addr, settings.workers.get())
+            Some(addr) => listener::open(addr, settings.workers.get(), inherited)
                 .with_context(|| format!("cannot listen on {addr} for HTTP (--http)"))?,
         };
-        let http = listeners.first().map(std::net::TcpListener::local_addr).transpose()?;
+        let http = listeners.first().map(TcpListener::local_addr).transpose()?;
         let proxy_id = HeaderValue::from_str(&settings.proxy_id)
             .with_context(|| format!("host name {:?} cannot be a header", settings.proxy_id))?;
         let server_info = HeaderValue::try_from([SERVER_INFO, std::env::consts::ARCH].concat())?;
         let shared = Arc::new(Shared {
             routes: ArcSwap::default(),
-            changed: watch::Sender::new(()),
+            published: watch::Sender::new(false),
             hash_key: keys.load().hash,
             keys,
             clients,
@@ -154,6 +160,7 @@ impl Proxy {
             started: Instant::now(),
             settings,
         });
+        let kept = copies(&listeners)?;
         let life = watch::Sender::new(Life::Serving);
         let (done, ended) = mpsc::unbounded_channel();
         for (number, listener) in listeners.into_iter().enumerate() {
@@ -174,9 +181,18 @@ impl Proxy {
             shared,
             registry: Mutex::default(),
             life,
+            kept: Mutex::new(kept),
             ended: tokio::sync::Mutex::new(ended),
             http,
         })
+    }
+
+    /// Copies of the listening sockets, which a successor can go on with.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn listeners(&self) -> io::Result<Vec<TcpListener>> {
+        copies(&self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Where plain HTTP is taken.
@@ -193,7 +209,20 @@ impl Proxy {
         let last = self.shared.routes.load();
         let routes = Routes::build(snapshot, &last, cluster, key, &mut registry, now);
         self.shared.routes.store(Arc::new(routes));
-        self.shared.changed.send_replace(());
+        // Before the workers are told, which wait for what a socket says that listens.
+        if !*self.shared.published.borrow() {
+            self.listen();
+        }
+        self.shared.published.send_replace(true);
+    }
+
+    /// Takes connections from now on. One that came before there are routes would be told that its host is unknown.
+    fn listen(&self) {
+        for listener in self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            if let Err(error) = listener::listen(listener) {
+                tracing::error!(%error, "cannot listen for HTTP");
+            }
+        }
     }
 
     /// Requests of every backend in force.
@@ -248,6 +277,7 @@ impl Proxy {
 
     /// Takes no more connections, finishes the requests, and returns how many connections were cut after `timeout`.
     pub async fn drain(&self, timeout: Duration) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.life.send_replace(Life::Ends(tokio::time::Instant::now() + timeout));
         let mut ended = self.ended.lock().await;
         let mut cut = 0;
@@ -258,9 +288,13 @@ impl Proxy {
     }
 }
 
+fn copies(listeners: &[TcpListener]) -> io::Result<Vec<TcpListener>> {
+    listeners.iter().map(TcpListener::try_clone).collect()
+}
+
 fn run_worker(
     shared: Arc<Shared>,
-    listener: std::net::TcpListener,
+    listener: TcpListener,
     life: watch::Receiver<Life>,
 ) -> anyhow::Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -269,7 +303,6 @@ fn run_worker(
         .context("cannot start the runtime of a proxy thread")?;
     runtime.block_on(async move {
         let worker = Worker::new(shared)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        Ok(worker.run(listener, life).await)
+        worker.run(listener, life).await
     })
 }

@@ -160,7 +160,7 @@ impl Relay {
     /// There is no place to wait for it.
     pub fn inherit(&self, socket: &Path) -> io::Result<()> {
         let _inside = self.runtime.as_ref().map(Runtime::enter);
-        succession::inherit(Arc::clone(&self.shared), succession::place(socket))
+        succession::inherit(Arc::clone(&self.shared), socket)
     }
 
     /// Gives all open connections to a successor.
@@ -169,7 +169,7 @@ impl Relay {
     /// It does not take any.
     pub fn hand_over(&self, socket: &Path) -> io::Result<()> {
         let _inside = self.runtime.as_ref().map(Runtime::enter);
-        succession::hand_over(&self.shared, &succession::place(socket))
+        succession::hand_over(&self.shared, socket)
     }
 
     /// Waits until the rules for the first commit are in place, or cannot be.

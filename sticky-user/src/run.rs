@@ -2,6 +2,7 @@
 //!
 //! provider → health → gate → control → maps, and after each commit → proxy, metrics, the saved snapshot.
 
+mod bequest;
 mod gate;
 mod handover;
 mod life;

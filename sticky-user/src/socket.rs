@@ -1,5 +1,6 @@
 //! The control socket: how the commands talk to the running sticky. HTTP on a unix socket that only its owner may use.
 
+mod beside;
 mod claim;
 pub mod client;
 
@@ -23,6 +24,7 @@ use crate::admin::{json, text};
 use crate::drains::{Order, Refused};
 use crate::views::Views;
 use crate::whereis::Question;
+pub use beside::Beside;
 pub use claim::{Claim, ClaimError};
 
 /// How long an order waits until it is in force before it is answered all the same.

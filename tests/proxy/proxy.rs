@@ -43,7 +43,7 @@ impl Bench {
         let table = Arc::new(MemoryTable::new(keys.hash, 251, 100_000));
         let keys = Arc::new(arc_swap(keys));
         let clients: Arc<dyn ClientTable> = table.clone();
-        let proxy = Proxy::start(settings, keys.clone(), clients).unwrap();
+        let proxy = Proxy::start(settings, keys.clone(), clients, Vec::new()).unwrap();
         let addr = proxy.http_addr().unwrap();
         Self { proxy, table, keys, addr }
     }

@@ -1,3 +1,6 @@
+use std::io::ErrorKind;
+use std::net::TcpStream;
+
 use sticky::model::{BackendMode, CookieMode, HostPattern, Redirect};
 use sticky::proxy::Settings;
 
@@ -240,4 +243,13 @@ fn clusters_modes_and_address_lists() {
     assert_eq!(host(&bench, "denied", "/").0, 403);
     assert_eq!(host(&bench, "allowed", "/").0, 403);
     assert_eq!(bench.table.clients(), 0);
+}
+
+#[test]
+fn before_there_are_routes_connections_are_refused_and_not_answered() {
+    let bench = Bench::start(settings(), keys());
+    let early = TcpStream::connect(bench.addr).map_err(|error| error.kind());
+    assert_eq!(early.err(), Some(ErrorKind::ConnectionRefused));
+    bench.publish(Vec::new());
+    assert_eq!(host(&bench, "nobody.local", "/").0, 404);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sticky_common::hash::HashKey;
 use sticky_common::types::tick;
-use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -44,7 +44,7 @@ pub struct Inputs {
 
 /// Runs until the sender of what was found is gone. Blocks in system calls: give it a thread of its own, outside of any
 /// runtime; `runtime` only serves to wait.
-pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, runtime: &Handle) {
+pub fn run(mut inputs: Inputs, publish: &watch::Sender<Option<Arc<InForce>>>, runtime: &Runtime) {
     let loaded = match inputs.data_path.as_mut().map(|d| d.loaded()).transpose() {
         Ok(loaded) => loaded.unwrap_or_default(),
         Err(e) => {

@@ -80,6 +80,11 @@ impl Phase {
         matches!(self.get(), Self::DONE | Self::IDLE)
     }
 
+    /// A new connection, or one with a part of a request.
+    fn is_head(&self) -> bool {
+        self.get() == Self::HEAD
+    }
+
     /// Whether it has been idle for long; told once.
     fn is_quiet(&self) -> bool {
         self.quiet.load(Ordering::Relaxed) && self.quiet.swap(false, Ordering::Relaxed)
@@ -138,12 +143,14 @@ pub(super) async fn serve(worker: Rc<Worker>, open: Open, mut stream: TcpStream,
                 http = Some(Box::new(connection.with_upgrades()));
             }
             let Some(connection) = &mut http else { return Poll::Ready(Ok(())) };
-            if worker.draining() && !told {
-                told = true;
-                Pin::new(&mut **connection).graceful_shutdown();
-            }
             match Pin::new(&mut **connection).poll(cx) {
                 Poll::Ready(ended) => return Poll::Ready(ended.map_err(Error::other)),
+                // Not while a request's head is on its way: it would be closed.
+                Poll::Pending if worker.draining() && !told && !phase.is_head() => {
+                    told = true;
+                    Pin::new(&mut **connection).graceful_shutdown();
+                    continue;
+                }
                 Poll::Pending if !phase.is_quiet() => return Poll::Pending,
                 Poll::Pending => {}
             }

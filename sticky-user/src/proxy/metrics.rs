@@ -104,7 +104,7 @@ mod tests {
         let table = MemoryTable::new(keys.hash, 251, 10);
         let keys = std::sync::Arc::new(ArcSwap::from_pointee(keys));
         let settings = Settings { http: None, ..Settings::default() };
-        let proxy = Proxy::start(settings, keys, std::sync::Arc::new(table)).unwrap();
+        let proxy = Proxy::start(settings, keys, std::sync::Arc::new(table), Vec::new()).unwrap();
         let config = ServiceConfig {
             hosts: vec![HostPattern::Exact("demo.local".to_owned())],
             ..ServiceConfig::default()

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -76,12 +76,28 @@ impl Worker {
         }))
     }
 
+    /// Waits for routes: a client that came before them would be told that its host is unknown. `false`: the end came first.
+    async fn may_begin(&self, mut life: watch::Receiver<Life>) -> bool {
+        let mut published = self.shared.published.subscribe();
+        tokio::select! {
+            published = published.wait_for(|published| *published) => published.is_ok(),
+            _ = life.wait_for(|life| matches!(life, Life::Ends(_))) => false,
+        }
+    }
+
     /// Serves until told to end; returns how many connections were cut then.
+    ///
+    /// # Errors
+    /// The runtime has no room for the socket.
     pub(super) async fn run(
         self: Rc<Self>,
-        listener: TcpListener,
+        listener: net::TcpListener,
         mut life: watch::Receiver<Life>,
-    ) -> usize {
+    ) -> anyhow::Result<usize> {
+        if !self.may_begin(life.clone()).await {
+            return Ok(0);
+        }
+        let listener = TcpListener::from_std(listener)?;
         let tidy = spawn_local(self.clone().tidy());
         let deadline = loop {
             tokio::select! {
@@ -100,10 +116,13 @@ impl Worker {
             }
         };
         // Those who wait to be accepted were promised a connection by the kernel.
-        while let Ok(Ok((stream, peer))) =
-            tokio::time::timeout(Duration::ZERO, listener.accept()).await
-        {
-            self.take(stream, peer);
+        // The kernel is asked: the runtime may not have heard of them yet.
+        let listener = listener.into_std()?;
+        while let Ok((stream, peer)) = listener.accept() {
+            match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => self.take(stream, peer),
+                Err(error) => debug!(%error, "client connection not set up"),
+            }
         }
         drop(listener);
         self.draining.set(true);
@@ -114,7 +133,7 @@ impl Worker {
             }
         }
         tidy.abort();
-        self.open.get()
+        Ok(self.open.get())
     }
 
     fn take(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
@@ -178,7 +197,7 @@ impl Worker {
         if self.waiting.get() >= self.shared.settings.limits.waiting {
             return None;
         }
-        let mut changed = self.shared.changed.subscribe();
+        let mut changed = self.shared.published.subscribe();
         let now = self.shared.routes.load_full();
         if !Arc::ptr_eq(&now, old) {
             return Some(now);

@@ -1,21 +1,20 @@
 //! Open connections go from one sticky to the next: an upgrade breaks none (P2).
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::{debug, info, warn};
 
 use super::parcel::{self, Label, Received};
 use super::pipe::Pipe;
 use super::{Shared, tcp};
+use crate::socket::Beside;
 
+/// What the place for connections is called.
+const WHAT: &str = "relay";
 /// How long a successor waits for the one before to come, and that one for each write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,35 +25,18 @@ pub(super) struct Leaving {
     pub(super) permit: OwnedSemaphorePermit,
 }
 
-/// Where a successor takes connections, beside its control socket.
-pub(super) fn place(socket: &Path) -> PathBuf {
-    socket.with_added_extension("relay")
-}
-
 /// Waits for the one before, in the background, and carries on what it brings.
 ///
 /// # Errors
 /// The place cannot be listened at.
-pub(super) fn inherit(shared: Arc<Shared>, place: PathBuf) -> io::Result<()> {
-    // Of one that was killed in the middle of it.
-    let _ = fs::remove_file(&place);
-    let listener = UnixListener::bind(&place)?;
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o600))?;
+pub(super) fn inherit(shared: Arc<Shared>, control: &Path) -> io::Result<()> {
+    let place = Beside::new(control, WHAT)?;
     tokio::spawn(async move {
-        let came = tokio::time::timeout(PATIENCE, listener.accept()).await;
-        // Nobody else is expected; that it is gone already is no harm.
-        let _ = fs::remove_file(&place);
-        let Ok(Ok((stream, _))) = came else {
-            return debug!("the one before brought no connections");
+        let mut stream = match place.came(PATIENCE).await {
+            Ok(stream) => stream,
+            Err(error) => return debug!(%error, "the one before brought no connections"),
         };
-        let own =
-            stream.peer_cred().is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw());
-        if !own {
-            return warn!("a stranger offered connections");
-        }
         let received = tokio::task::spawn_blocking(move || {
-            let mut stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
             let mut count = 0;
             while let Some((label, received)) = parcel::receive(&mut stream)? {
                 resume(&shared, label, received);
@@ -96,8 +78,8 @@ fn resume(shared: &Arc<Shared>, label: Label, received: Received) {
 ///
 /// # Errors
 /// Nobody waits there.
-pub(super) fn hand_over(shared: &Shared, place: &Path) -> io::Result<()> {
-    let mut stream = UnixStream::connect(place)?;
+pub(super) fn hand_over(shared: &Shared, control: &Path) -> io::Result<()> {
+    let mut stream = Beside::connect(control, WHAT)?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let (sender, mut leaving) = mpsc::unbounded_channel::<Leaving>();
     if shared.leave.set(sender).is_err() {

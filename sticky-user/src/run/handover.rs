@@ -1,13 +1,14 @@
 //! One sticky succeeds another: the maps have one writer at a time.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::bequest;
 use crate::control::plan::{Loaded, Plan};
 use crate::control::settle::Known;
 use crate::control::{Census, DataPath, Error, Moved, Reach};
@@ -18,10 +19,13 @@ use crate::socket::{Claim, ClaimError};
 /// How long the other one may take to give the socket free.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The socket, and the predecessor that must still be told to end.
+/// The socket, and what comes with it.
 pub(super) struct Succession {
-    claim: Claim,
-    predecessor: Option<Client>,
+    pub(super) claim: Claim,
+    /// To be told to end when we serve.
+    pub(super) predecessor: Option<Client>,
+    /// Those of the predecessor, for HTTP.
+    pub(super) listeners: Vec<TcpListener>,
 }
 
 /// Claims the socket; with `takeover` from the one that runs.
@@ -29,21 +33,28 @@ pub(super) struct Succession {
 /// # Errors
 /// Somebody runs and is not to be succeeded, or does not let go.
 pub(super) async fn claim(socket: &Path, takeover: bool) -> Result<Succession, Failure> {
+    let alone = |claim| Succession { claim, predecessor: None, listeners: Vec::new() };
     if !takeover {
-        return Ok(Succession { claim: Claim::new(socket)?, predecessor: None });
+        return Ok(alone(Claim::new(socket)?));
     }
-    let predecessor = match Client::connect(socket).await {
+    match Client::connect(socket).await {
         Ok(mut client) => {
+            let place = bequest::expect(socket)
+                .inspect_err(|error| tracing::warn!(%error, "no place for the listening sockets"));
             client.begin_handover().await?;
-            Some(client)
+            let claim = freed(socket).await?;
+            let listeners = match place {
+                Ok(place) => bequest::take(place).await,
+                Err(_) => Vec::new(),
+            };
+            Ok(Succession { claim, predecessor: Some(client), listeners })
         }
         Err(ClientError::NotRunning(_)) => {
             tracing::info!("nobody runs here to take over from");
-            None
+            Ok(alone(freed(socket).await?))
         }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Succession { claim: freed(socket).await?, predecessor })
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Claims a socket that its owner is about to give free.
@@ -59,12 +70,6 @@ pub(super) async fn freed(socket: &Path) -> Result<Claim, ClaimError> {
             }
             claim => return claim,
         }
-    }
-}
-
-impl Succession {
-    pub(super) fn split(self) -> (Claim, Option<Client>) {
-        (self.claim, self.predecessor)
     }
 }
 

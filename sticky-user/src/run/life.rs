@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
+use super::bequest;
 use super::handover;
 use super::parts::Parts;
 use crate::failure::Failure;
@@ -130,6 +131,10 @@ async fn begin(parts: &mut Parts, done: oneshot::Sender<()>) {
     // Its only end is the abort.
     let _ = (&mut parts.socket).await;
     info!("handing over to a successor");
+    let given = parts.proxy.listeners().and_then(|all| bequest::give(&parts.places.socket, &all));
+    if let Err(error) = given {
+        warn!(%error, "the successor does not take the listening sockets and listens beside them");
+    }
     if done.send(()).is_err() {
         warn!("the successor went away");
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use super::handover::{self, Hold, Holdable};
+use super::handover::{self, Hold, Holdable, Succession};
 use super::provider::Provider;
 use super::{gate, publish};
 use crate::admin::{self, Admin};
@@ -64,8 +64,8 @@ impl Parts {
     pub(super) fn start(config: &Config, runtime: &Runtime) -> Result<Self, Failure> {
         let handle = runtime.handle();
         let _context = runtime.enter();
-        let claim = handover::claim(&config.places.socket, config.takeover);
-        let (claim, predecessor) = runtime.block_on(claim)?.split();
+        let succession = handover::claim(&config.places.socket, config.takeover);
+        let Succession { claim, predecessor, listeners } = runtime.block_on(succession)?;
         permissions::addresses(config)?;
         let state = StateDir::open(&config.places.state_dir)?;
         let keys = keys(config, &state)?;
@@ -96,8 +96,8 @@ impl Parts {
         let tables = Arc::new(Tables::new(loaded, memory));
         let clients: Arc<dyn ClientTable> = tables.clone();
         let node = node_name();
-        let proxy =
-            Arc::new(Proxy::start(proxy_settings(config, &node), keys, Arc::clone(&clients))?);
+        let settings = proxy_settings(config, &node);
+        let proxy = Arc::new(Proxy::start(settings, keys, Arc::clone(&clients), listeners)?);
 
         let (in_force_sender, in_force) = watch::channel(None);
         let relay = match &view {
@@ -206,12 +206,17 @@ impl Control {
     ) -> Result<oneshot::Receiver<()>, Failure> {
         let (alive, ended) = oneshot::channel::<()>();
         let handle = handle.clone();
+        // Its own: that of the other parts is taken down while this loop still waits.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .context("no runtime for the control loop")?;
         let thread = std::thread::Builder::new().name("reconcile".to_owned());
         thread
             .spawn(move || {
                 // Dropped at the end of the thread, however it ends.
                 let _alive = alive;
-                let first = handle.block_on(gate::first(&mut self.effective, self.saved));
+                let first = runtime.block_on(gate::first(&mut self.effective, self.saved));
                 let Some(first) = first else { return };
                 let (to, found) = watch::channel(first);
                 handle.spawn(gate::forward(self.effective, self.paused, to));
@@ -223,7 +228,7 @@ impl Control {
                     hash_key: self.hash_key,
                     data_path: self.executor,
                 };
-                reconcile::run(inputs, &in_force, &handle);
+                reconcile::run(inputs, &in_force, &runtime);
             })
             .context("no thread for the control loop")?;
         Ok(ended)

@@ -101,6 +101,8 @@ impl Client {
             .header(http::header::HOST, "sticky")
             .body(Full::new(body))
             .map_err(|e| no_answer(&self.path, e))?;
+        // The answer before may be here while its connection is not done with it yet.
+        self.sender.ready().await.map_err(|e| no_answer(&self.path, e))?;
         let response =
             self.sender.send_request(request).await.map_err(|e| no_answer(&self.path, e))?;
         let status = response.status();

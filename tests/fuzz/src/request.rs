@@ -44,7 +44,7 @@ impl Bench {
             ..Settings::default()
         };
         let keys = Arc::new(sticky::keys::Shared::from_pointee(keys));
-        let proxy = Proxy::start(settings, keys, table).unwrap();
+        let proxy = Proxy::start(settings, keys, table, Vec::new()).unwrap();
         proxy.publish(&Snapshot { services: vec![service().into()] });
         Self { proxy, connection: Mutex::new(None) }
     }
