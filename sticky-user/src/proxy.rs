@@ -146,9 +146,9 @@ impl Proxy {
                 .with_context(|| format!("cannot listen on {addr} for HTTP (--http)"))?,
         };
         let http = listeners.first().map(TcpListener::local_addr).transpose()?;
-        let proxy_id = HeaderValue::from_str(&settings.proxy_id)
+        let proxy_id = forever(settings.proxy_id.clone())
             .with_context(|| format!("host name {:?} cannot be a header", settings.proxy_id))?;
-        let server_info = HeaderValue::try_from([SERVER_INFO, std::env::consts::ARCH].concat())?;
+        let server_info = forever([SERVER_INFO, std::env::consts::ARCH].concat())?;
         let shared = Arc::new(Shared {
             routes: ArcSwap::default(),
             published: watch::Sender::new(false),
@@ -286,6 +286,12 @@ impl Proxy {
         }
         cut
     }
+}
+
+/// A value for each response of a process, which nobody needs to count the users of.
+fn forever(text: String) -> anyhow::Result<HeaderValue> {
+    HeaderValue::from_str(&text)?;
+    Ok(HeaderValue::from_static(text.leak()))
 }
 
 fn copies(listeners: &[TcpListener]) -> io::Result<Vec<TcpListener>> {

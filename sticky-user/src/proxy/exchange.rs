@@ -1,6 +1,8 @@
 //! One request and its response, from the first byte to the last: what is counted and logged when it ends.
 
+use std::mem;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
@@ -14,6 +16,7 @@ use tokio::net::TcpStream;
 
 use super::choice::Choice;
 use super::connection::Phase;
+use super::forwarded::PerHost;
 use super::reason::Reason;
 use super::service::{Backend, Service};
 use super::upstream::{Lease, LinkError};
@@ -26,8 +29,9 @@ const CLIENT_LEFT: u16 = 499;
 pub(super) struct Exchange {
     pub began: Instant,
     method: Method,
-    uri: Uri,
-    pub host: Option<HeaderValue>,
+    /// As it came.
+    pub uri: Uri,
+    pub host: Option<Rc<PerHost>>,
     pub client: IpAddr,
     pub id: HeaderValue,
     status: Option<StatusCode>,
@@ -41,6 +45,15 @@ pub(super) struct Exchange {
     pub phase: Option<Arc<Phase>>,
 }
 
+/// A request that goes to a backend.
+#[derive(Clone, Copy)]
+pub(super) struct Begun<'e> {
+    pub choice: &'e Choice,
+    pub method: &'e Method,
+    pub uri: &'e Uri,
+    pub id: &'e HeaderValue,
+}
+
 /// The backend's side.
 struct Upstream {
     choice: Choice,
@@ -50,12 +63,13 @@ struct Upstream {
 }
 
 impl Exchange {
-    pub(super) fn new(request: &Request<Incoming>, phase: Arc<Phase>, client: IpAddr) -> Self {
+    /// Takes the target of a request, which needs it no more.
+    pub(super) fn new(request: &mut Request<Incoming>, phase: Arc<Phase>, client: IpAddr) -> Self {
         phase.busy(!request.body().is_end_stream());
         Self {
             began: Instant::now(),
             method: request.method().clone(),
-            uri: request.uri().clone(),
+            uri: mem::take(request.uri_mut()),
             host: None,
             client,
             id: HeaderValue::from_static("-"),
@@ -76,8 +90,9 @@ impl Exchange {
         self.uri.path()
     }
 
-    pub(super) fn query(&self) -> &str {
-        self.uri.path_and_query().map_or("/", |both| both.as_str())
+    /// Path and query only, as a server wants it (RFC 9112, section 3.2.1).
+    pub(super) fn target(&self) -> &str {
+        target(&self.uri)
     }
 
     pub(super) const fn status(&mut self, status: StatusCode) {
@@ -85,12 +100,15 @@ impl Exchange {
     }
 
     /// The request, counted by [`Service::enter`], goes to this backend `now`; one it went to before is done with it.
-    pub(super) fn chosen(&mut self, choice: Choice, now: Instant) -> &Choice {
+    pub(super) fn chosen(&mut self, choice: Choice, now: Instant) -> Begun<'_> {
         self.release();
         choice.backend().stats.requests.fetch_add(1, Ordering::Relaxed);
-        self.service = Some(choice.service.clone());
+        if !self.service.as_ref().is_some_and(|known| Arc::ptr_eq(known, &choice.service)) {
+            self.service = Some(choice.service.clone());
+        }
         let upstream = Upstream { choice, began: now, took: None, lease: None };
-        &self.upstream.insert(upstream).choice
+        let choice = &self.upstream.insert(upstream).choice;
+        Begun { choice, method: &self.method, uri: &self.uri, id: &self.id }
     }
 
     pub(super) fn choice(&self) -> Option<&Choice> {
@@ -172,7 +190,7 @@ impl Exchange {
         access::write(&Entry {
             client: self.client,
             method: self.method.as_str(),
-            host: self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default(),
+            host: self.host.as_ref().and_then(|it| it.host.to_str().ok()).unwrap_or_default(),
             path: self.path(),
             status: self.code(),
             bytes: self.bytes,
@@ -213,7 +231,26 @@ impl Exchange {
     }
 }
 
+/// Path and query of a request's target; `http://a` has none that is written.
+pub(super) fn target(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |both| both.as_str())
+}
+
 /// Milliseconds with three digits behind the point.
 fn millis(took: Duration) -> f64 {
     (took.as_micros() as f64) / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_is_asked_for() {
+        for (uri, want) in
+            [("http://a:1/x?y", "/x?y"), ("http://a:1", "/"), ("/x?y", "/x?y"), ("*", "*")]
+        {
+            assert_eq!(target(&Uri::from_static(uri)), want);
+        }
+    }
 }

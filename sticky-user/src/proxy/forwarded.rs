@@ -10,7 +10,7 @@ use http::header::{FORWARDED, HOST, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
-use super::headers::{X_REQUEST_ID, owned, set};
+use super::headers::{X_REQUEST_ID, owned};
 use super::host;
 use super::recall::Recall;
 
@@ -39,8 +39,25 @@ pub(super) struct PerHost {
     pub host: HeaderValue,
     /// `None`: it is no host.
     pub name: Option<String>,
-    port: HeaderValue,
-    forwarded: HeaderValue,
+    told: Told,
+}
+
+/// What a backend is told of the peer.
+enum Told {
+    /// The same with each request, as lines of its head.
+    Lines(Box<[u8]>),
+    /// What is added to the word of a trusted peer.
+    Added { port: HeaderValue, forwarded: HeaderValue },
+}
+
+impl PerHost {
+    /// Lines to be written behind the headers.
+    pub(super) fn lines(&self) -> &[u8] {
+        match &self.told {
+            Told::Lines(lines) => lines,
+            Told::Added { .. } => &[],
+        }
+    }
 }
 
 impl Peer {
@@ -111,49 +128,44 @@ impl Peer {
         }
     }
 
-    /// Sets what the backend is told.
-    pub(super) fn tell(
-        &self,
-        headers: &mut HeaderMap,
-        known: &PerHost,
-        client: IpAddr,
-        id: &HeaderValue,
-    ) {
-        headers.reserve(8);
+    /// Has the headers say what is true, together with the id and the lines that are written behind them.
+    pub(super) fn tell(&self, headers: &mut HeaderMap, known: &PerHost, client: IpAddr) {
         let is_false = |name: &HeaderName| {
-            is_lookalike(name) || (!self.trusted && *name == X_FORWARDED_PREFIX)
+            is_lookalike(name) || *name == X_REQUEST_ID || (!self.trusted && is_claim(name))
         };
         let false_ones: Vec<_> = headers.keys().filter(|name| is_false(name)).cloned().collect();
         for name in false_ones {
             headers.remove(name);
         }
-        set(headers, &X_REQUEST_ID, id.clone());
-        set(headers, &HOST, known.host.clone());
-        if self.trusted {
-            self.tell_on(headers, known, client);
-            return;
+        let mut hosts = headers.get_all(HOST).iter();
+        // Behind a target with a host of its own there may be any number of them.
+        if hosts.next() != Some(&known.host) || hosts.next().is_some() {
+            headers.insert(HOST, known.host.clone());
         }
-        set(headers, &X_REAL_IP, self.ip.clone());
-        set(headers, &X_FORWARDED_FOR, self.ip.clone());
-        set(headers, &X_FORWARDED_PROTO, self.proto());
-        set(headers, &X_FORWARDED_HOST, known.host.clone());
-        set(headers, &X_FORWARDED_PORT, known.port.clone());
-        set(headers, &FORWARDED, known.forwarded.clone());
+        if let Told::Added { port, forwarded } = &known.told {
+            self.tell_on(headers, (&known.host, port, forwarded), client);
+        }
     }
 
     /// Behind a trusted proxy: its word stays, ours is added.
-    fn tell_on(&self, headers: &mut HeaderMap, known: &PerHost, client: IpAddr) {
+    fn tell_on(
+        &self,
+        headers: &mut HeaderMap,
+        (host, port, forwarded): (&HeaderValue, &HeaderValue, &HeaderValue),
+        client: IpAddr,
+    ) {
         append(headers, &X_FORWARDED_FOR, &self.ip);
-        append(headers, &FORWARDED, &known.forwarded);
+        append(headers, &FORWARDED, forwarded);
         let ip = if client == self.addr { self.ip.clone() } else { text(&client.to_string()) };
-        set(headers, &X_REAL_IP, ip);
-        headers.entry(&X_FORWARDED_PROTO).or_insert_with(|| self.proto());
-        headers.entry(&X_FORWARDED_HOST).or_insert_with(|| known.host.clone());
-        headers.entry(&X_FORWARDED_PORT).or_insert_with(|| known.port.clone());
+        headers.insert(&X_REAL_IP, ip);
+        let proto = HeaderValue::from_static(self.proto());
+        headers.entry(&X_FORWARDED_PROTO).or_insert(proto);
+        headers.entry(&X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        headers.entry(&X_FORWARDED_PORT).or_insert_with(|| port.clone());
     }
 
-    const fn proto(&self) -> HeaderValue {
-        HeaderValue::from_static(if self.https { "https" } else { "http" })
+    const fn proto(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
     }
 
     fn read_host(&self, host: &HeaderValue) -> PerHost {
@@ -172,14 +184,46 @@ impl Peer {
             let quote = if token { "" } else { "\"" };
             forwarded.extend([";host=", quote, name, quote]);
         }
-        forwarded.push_str(if self.https { ";proto=https" } else { ";proto=http" });
+        forwarded.extend([";proto=", self.proto()]);
+        let (port, forwarded) = (HeaderValue::from(port), text(&forwarded));
         PerHost {
             host: owned(host),
             name: host::name(host).map(Cow::into_owned),
-            port: HeaderValue::from(port),
-            forwarded: text(&forwarded),
+            told: match self.trusted {
+                true => Told::Added { port, forwarded },
+                false => Told::Lines(self.lines(host, &port, &forwarded)),
+            },
         }
     }
+
+    fn lines(&self, host: &HeaderValue, port: &HeaderValue, forwarded: &HeaderValue) -> Box<[u8]> {
+        let proto = HeaderValue::from_static(self.proto());
+        let all = [
+            (&X_REAL_IP, &self.ip),
+            (&X_FORWARDED_FOR, &self.ip),
+            (&X_FORWARDED_PROTO, &proto),
+            (&X_FORWARDED_HOST, host),
+            (&X_FORWARDED_PORT, port),
+            (&FORWARDED, forwarded),
+        ];
+        let lines =
+            all.map(|(name, value)| [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        lines.concat().concat().into()
+    }
+}
+
+/// What only a trusted peer may say.
+fn is_claim(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "x-real-ip"
+            | "x-forwarded-for"
+            | "x-forwarded-proto"
+            | "x-forwarded-host"
+            | "x-forwarded-port"
+            | "x-forwarded-prefix"
+            | "forwarded"
+    )
 }
 
 /// `X_Real_IP` is `X-Real-IP` to an application that gets headers as variables (RFC 3875, section 4.1.18).
@@ -243,14 +287,11 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let client = peer.client(&headers, &nets());
-        peer.tell(
-            &mut headers,
-            &peer.per_host(&HeaderValue::from_static(host)),
-            client,
-            &HeaderValue::from_static("id"),
-        );
+        let known = peer.per_host(&HeaderValue::from_static(host));
+        peer.tell(&mut headers, &known, client);
         let mut all: Vec<_> =
             headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+        all.extend(str::from_utf8(known.lines()).unwrap().lines().map(str::to_owned));
         all.sort();
         all
     }
@@ -265,6 +306,8 @@ mod tests {
         ("forwarded", "for=203.0.113.9"),
         ("x_forwarded_for", "203.0.113.66"),
         ("x_real-ip", "203.0.113.66"),
+        ("x-request-id", "mine"),
+        ("x-request_id", "mine"),
     ];
 
     #[test]
@@ -280,7 +323,6 @@ mod tests {
                 "x-forwarded-port: 8080",
                 "x-forwarded-proto: http",
                 "x-real-ip: 203.0.113.7",
-                "x-request-id: id",
             ]
         );
     }
@@ -298,7 +340,6 @@ mod tests {
                 "x-forwarded-port: 443",
                 "x-forwarded-proto: https",
                 "x-real-ip: 203.0.113.9",
-                "x-request-id: id",
             ]
         );
         let all = told(&peer("198.51.100.1:4000"), "demo.local:81", &[]);
@@ -311,6 +352,16 @@ mod tests {
         let all = told(&p, "a", &[]);
         assert_eq!(all[0], "forwarded: for=\"[2001:db8::7]\";host=a;proto=http");
         assert_eq!(told(&p, "b", &[])[0], "forwarded: for=\"[2001:db8::7]\";host=b;proto=http");
+    }
+
+    #[test]
+    fn one_host_is_told() {
+        let lines = [("host", "a"), ("host", "b"), ("host", "a")];
+        for lines in [&lines[..0], &lines[..1], &lines[1..2], &lines[..2], &lines[..]] {
+            let all = told(&peer("203.0.113.7:4000"), "a", lines);
+            let hosts: Vec<_> = all.iter().filter(|line| line.starts_with("host:")).collect();
+            assert_eq!(hosts, ["host: a"], "{lines:?}");
+        }
     }
 
     #[test]

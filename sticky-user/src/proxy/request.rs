@@ -41,7 +41,7 @@ pub(super) fn answer(
     mut request: Request<Incoming>,
 ) -> Answer {
     // It goes through many hands.
-    let mut exchange = Box::new(Exchange::new(&request, phase.clone(), peer.addr));
+    let mut exchange = Box::new(Exchange::new(&mut request, phase.clone(), peer.addr));
     let protocol = headers::upgrade(request.headers());
     let upgrade = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
     // All that needs no waiting is done here: what an `async fn` is called with has room in its future twice.
@@ -89,7 +89,6 @@ struct Asked {
     worker: Rc<Worker>,
     peer: Rc<Peer>,
     host: Rc<PerHost>,
-    id: HeaderValue,
     client: IpAddr,
     https: bool,
     presented: Presented,
@@ -117,9 +116,9 @@ impl Forwarding {
         let known = request.headers();
         exchange.client = peer.client(known, &shared.settings.trusted_proxies);
         exchange.id = peer.request_id(known).unwrap_or_else(|| worker.ids.next(&worker.random));
-        let host = host::asked(request.uri(), known, request.version()).ok_or(Refusal::BadHost)?;
+        let host = host::asked(&exchange.uri, known, request.version()).ok_or(Refusal::BadHost)?;
         let host = peer.per_host(&host);
-        exchange.host = Some(host.host.clone());
+        exchange.host = Some(host.clone());
         let name = host.name.as_deref().ok_or(Refusal::BadHost)?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Refusal::Method);
@@ -142,7 +141,6 @@ impl Forwarding {
             worker: worker.clone(),
             peer: peer.clone(),
             host,
-            id: exchange.id.clone(),
             client: exchange.client,
             https,
             presented,
@@ -219,9 +217,8 @@ impl Forwarding {
                 Box::pin(worker.pause(gap_ends)).await.ok_or(Refusal::NoBackend)?;
                 continue;
             }
-            let choice = exchange.chosen(choice, now);
-            let (service, pool) = (choice.service.clone(), choice.backend().pool);
-            match outgoing.attempt(asked, choice, now).await {
+            let begun = exchange.chosen(choice, now);
+            match outgoing.attempt(asked, begun, now).await {
                 Ok((response, lease)) => {
                     let took = exchange.answered(lease);
                     return response::finish(asked, route, response, took, exchange);
@@ -230,14 +227,14 @@ impl Forwarding {
                 // The backend had closed a connection that was idle: nothing is wrong with it.
                 Err(Failure::Stale) => {}
                 Err(Failure::Elsewhere(refusal)) => {
-                    failed.push(pool);
+                    failed.push(begun.choice.backend().pool);
                     last = refusal;
                     if failed.len() >= shared.settings.limits.attempts {
                         return Err(last);
                     }
                 }
             }
-            service.stats.retried();
+            begun.choice.service.stats.retried();
         }
     }
 }
@@ -246,7 +243,7 @@ fn to_https(host: &str, exchange: &Exchange) -> Refusal {
     if host.is_empty() {
         return Refusal::BadHost;
     }
-    let target = format!("https://{host}{}", exchange.query());
+    let target = format!("https://{host}{}", exchange.target());
     Refusal::Redirect(StatusCode::PERMANENT_REDIRECT, target)
 }
 
@@ -260,7 +257,7 @@ fn find(routes: &Routes, host: &str, exchange: &Exchange) -> Result<Arc<Route>, 
     match routes.find(host, exchange.path()) {
         Found::Route(route) => Ok(route.clone()),
         Found::Redirect(target) => {
-            Err(Refusal::Redirect(StatusCode::FOUND, format!("{target}{}", exchange.query())))
+            Err(Refusal::Redirect(StatusCode::FOUND, format!("{target}{}", exchange.target())))
         }
         Found::Nothing => Err(Refusal::UnknownHost),
     }

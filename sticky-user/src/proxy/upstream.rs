@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foldhash::HashMap;
-use http::request::Parts;
 use http::{HeaderMap, Response};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+pub(super) use self::head::Ask;
 use self::link::Link;
 pub(super) use self::link::LinkError;
 use super::body::RequestBody;
@@ -166,14 +166,9 @@ impl Pool {
 
 impl Lease {
     /// Sends a request `now`, from when the time for its answer counts; an error if nothing of it is on its way.
-    pub(super) fn send(
-        &mut self,
-        parts: &Parts,
-        body: RequestBody,
-        now: Instant,
-    ) -> io::Result<()> {
+    pub(super) fn send(&mut self, ask: Ask<'_>, body: RequestBody, now: Instant) -> io::Result<()> {
         self.connection.patience.begins(now.into());
-        self.connection.link.send(parts, body)
+        self.connection.link.send(ask, body)
     }
 
     /// Memory for the headers of the next answer.

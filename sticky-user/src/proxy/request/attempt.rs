@@ -6,8 +6,6 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::request::Parts;
-use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, Uri};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -16,23 +14,23 @@ use tracing::debug;
 use super::Asked;
 use crate::proxy::body::{Progress, RequestBody, Upload};
 use crate::proxy::choice::Choice;
-use crate::proxy::exchange::Exchange;
+use crate::proxy::exchange::{self, Begun, Exchange};
 use crate::proxy::forwarded::X_FORWARDED_PREFIX;
 use crate::proxy::reason::Reason;
 use crate::proxy::respond::Refusal;
 use crate::proxy::service::Service;
-use crate::proxy::upstream::Lease;
+use crate::proxy::upstream::{Ask, Lease};
 use crate::proxy::{headers, preface};
 
 /// A request on its way to some backend.
 pub(super) struct Outgoing {
-    parts: Parts,
+    headers: HeaderMap,
+    /// If the service wants another target than came.
+    target: Option<String>,
     /// Until it is sent.
     body: RequestBody,
     /// It may be sent twice, since it is idempotent (RFC 9110, section 9.2.2) and without a body.
     repeatable: bool,
-    /// As it came, once another one was sent.
-    uri: Option<Uri>,
     upload: Option<Rc<Upload>>,
     /// Take no connection that was used before.
     fresh: bool,
@@ -55,33 +53,32 @@ impl Outgoing {
         upgrade: Option<HeaderValue>,
         exchange: &Exchange,
     ) -> Self {
-        let (mut parts, body) = request.into_parts();
+        let (parts, body) = request.into_parts();
+        let (method, mut headers) = (parts.method, parts.headers);
         let upgrades = upgrade.is_some();
-        headers::strip_request(&mut parts.headers, upgrade);
-        asked.presented.take_off(&mut parts.headers);
-        if parts.uri.authority().is_some() {
-            parts.uri = origin_form(&parts.uri);
-        }
+        headers::strip_request(&mut headers, upgrade);
+        asked.presented.take_off(&mut headers);
         let (body, upload) =
             RequestBody::new(body, asked.worker.timeouts().body, exchange.phase.clone());
-        let repeatable = upload.is_none() && !upgrades && is_idempotent(&parts.method);
-        asked.peer.tell(&mut parts.headers, &asked.host, asked.client, &asked.id);
+        let repeatable = upload.is_none() && !upgrades && is_idempotent(&method);
+        asked.peer.tell(&mut headers, &asked.host, asked.client);
         if let Some(tag) = &asked.presented.tag {
-            parts.headers.insert(tag.name.clone(), tag.value.clone());
+            headers.insert(tag.name.clone(), tag.value.clone());
         }
-        Self { parts, body, repeatable, uri: None, upload, fresh: false }
+        Self { headers, target: None, body, repeatable, upload, fresh: false }
     }
 
     pub(super) const fn headers(&self) -> &HeaderMap {
-        &self.parts.headers
+        &self.headers
     }
 
     pub(super) async fn attempt(
         &mut self,
         asked: &Asked,
-        choice: &Choice,
+        begun: Begun<'_>,
         now: Instant,
     ) -> Result<(Response<()>, Lease), Failure> {
+        let choice = begun.choice;
         let mut lease = match self.idle(asked, choice, now) {
             Some(lease) => lease,
             // Few requests do, and each would have room for it.
@@ -90,9 +87,16 @@ impl Outgoing {
         let (reused, backend) = (lease.reused, choice.backend());
         // To open one took its time.
         let now = if reused { now } else { Instant::now() };
-        self.fit(&choice.service);
+        self.fit(&choice.service, begun.uri);
         let body = mem::replace(&mut self.body, RequestBody::Empty);
-        if let Err(error) = lease.send(&self.parts, body, now) {
+        let ask = Ask {
+            method: begun.method,
+            target: self.target.as_deref().unwrap_or_else(|| exchange::target(begun.uri)),
+            headers: &self.headers,
+            id: begun.id,
+            lines: asked.host.lines(),
+        };
+        if let Err(error) = lease.send(ask, body, now) {
             debug!(addr = %backend.addr, reused, %error, "request not sent");
             return Err(if reused {
                 Failure::Stale
@@ -116,7 +120,7 @@ impl Outgoing {
         });
         let error = match result.await {
             Some(Ok(response)) => {
-                lease.recycle(mem::take(&mut self.parts.headers));
+                lease.recycle(mem::take(&mut self.headers));
                 return Ok((response, lease));
             }
             Some(Err(error)) => error,
@@ -148,18 +152,15 @@ impl Outgoing {
     }
 
     /// Has the head be as this service wants it.
-    fn fit(&mut self, service: &Service) {
-        let Self { parts, uri, .. } = self;
+    fn fit(&mut self, service: &Service, uri: &Uri) {
         if service.rewrite {
-            let uri = uri.get_or_insert_with(|| parts.uri.clone());
-            parts.uri = without_root(uri, &service.root);
+            self.target = Some(without_root(exchange::target(uri), &service.root));
             if let Ok(root) = HeaderValue::from_str(&service.root) {
-                parts.headers.insert(&X_FORWARDED_PREFIX, root);
+                self.headers.insert(&X_FORWARDED_PREFIX, root);
             }
-        } else if let Some(uri) = uri {
+        } else if self.target.take().is_some() {
             // One that was tried before has it rewritten.
-            parts.uri = uri.clone();
-            parts.headers.remove(&X_FORWARDED_PREFIX);
+            self.headers.remove(&X_FORWARDED_PREFIX);
         }
     }
 
@@ -194,17 +195,10 @@ fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
 }
 
-/// Path and query only, as a server wants it (RFC 9112, section 3.2.1).
-fn origin_form(uri: &Uri) -> Uri {
-    uri.path_and_query().cloned().map_or_else(|| Uri::from_static("/"), Uri::from)
-}
-
 /// `/app/x?y` without `/app` is `/x?y`.
-fn without_root(uri: &Uri, root: &str) -> Uri {
-    let Some(all) = uri.path_and_query() else { return uri.clone() };
-    let rest = all.as_str().strip_prefix(root).unwrap_or(all.as_str());
-    let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
-    PathAndQuery::try_from(rest).map_or_else(|_| uri.clone(), Uri::from)
+fn without_root(target: &str, root: &str) -> String {
+    let rest = target.strip_prefix(root).unwrap_or(target);
+    if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") }
 }
 
 #[cfg(test)]
@@ -216,13 +210,7 @@ mod tests {
         for (uri, want) in
             [("/app", "/"), ("/app/", "/"), ("/app/x?y=1", "/x?y=1"), ("/app?y", "/?y")]
         {
-            assert_eq!(without_root(&Uri::from_static(uri), "/app"), want, "{uri}");
+            assert_eq!(without_root(uri, "/app"), want, "{uri}");
         }
-    }
-
-    #[test]
-    fn absolute_becomes_origin() {
-        assert_eq!(origin_form(&Uri::from_static("http://a:1/x?y")), "/x?y");
-        assert_eq!(origin_form(&Uri::from_static("http://a:1")), "/");
     }
 }

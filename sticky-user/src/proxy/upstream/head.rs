@@ -4,13 +4,13 @@ use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use httparse::{ParserConfig, Status};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
 use super::framing::{Chunk, Framing};
+use crate::proxy::headers::X_REQUEST_ID;
 
 /// The most headers of an answer, as in the requests that hyper takes.
 const HEADERS: usize = 100;
@@ -43,16 +43,29 @@ pub(in crate::proxy) enum BadHead {
     Chunked,
 }
 
+/// The head of a request.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct Ask<'r> {
+    pub method: &'r Method,
+    pub target: &'r str,
+    pub headers: &'r HeaderMap,
+    /// `X-Request-ID`, which is not among the headers.
+    pub id: &'r HeaderValue,
+    /// More of them, each with the end of its line.
+    pub lines: &'r [u8],
+}
+
 /// Writes the head of a request in front of a body that comes in chunks or not.
-pub(super) fn write(parts: &Parts, chunked: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(parts.method.as_str().as_bytes());
+pub(super) fn write(ask: Ask<'_>, chunked: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(ask.method.as_str().as_bytes());
     out.push(b' ');
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(ask.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    for (name, value) in &parts.headers {
+    for (name, value) in ask.headers {
         line(name, value, out);
     }
+    line(&X_REQUEST_ID, ask.id, out);
+    out.extend_from_slice(ask.lines);
     if chunked {
         line(&TRANSFER_ENCODING, &HeaderValue::from_static("chunked"), out);
     }
@@ -190,7 +203,6 @@ fn length_of(headers: &mut HeaderMap) -> Result<u64, BadHead> {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::Index;
@@ -207,16 +219,22 @@ mod tests {
 
     #[test]
     fn a_request_is_written_as_it_is() {
-        let request =
-            Request::post("/x?y=%20").header("Host", "a").header("b", "1").header("b", "");
-        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("host", "a"), ("b", "1"), ("b", "")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let id = &HeaderValue::from_static("7");
+        let (method, target, lines) = (&Method::POST, "/x?y=%20", b"c: 2\r\nd: 3\r\n");
         let mut out = Vec::new();
-        write(&parts, false, &mut out);
-        assert_eq!(out, b"POST /x?y=%20 HTTP/1.1\r\nhost: a\r\nb: 1\r\nb: \r\n\r\n");
-        let (parts, ()) = Request::options("*").body(()).unwrap().into_parts();
+        write(Ask { method, target, headers: &headers, id, lines }, false, &mut out);
+        let want = "POST /x?y=%20 HTTP/1.1\r\nhost: a\r\nb: 1\r\nb: \r\nx-request-id: 7\r\nc: 2\r\nd: 3\r\n\r\n";
+        assert_eq!(str::from_utf8(&out), Ok(want));
         out.clear();
-        write(&parts, true, &mut out);
-        assert_eq!(out, b"OPTIONS * HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n");
+        headers.clear();
+        let (method, target, lines) = (&Method::OPTIONS, "*", b"");
+        write(Ask { method, target, headers: &headers, id, lines }, true, &mut out);
+        let want = "OPTIONS * HTTP/1.1\r\nx-request-id: 7\r\ntransfer-encoding: chunked\r\n\r\n";
+        assert_eq!(str::from_utf8(&out), Ok(want));
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::request::Parts;
 use http::{HeaderMap, Method, Response, Version};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
@@ -16,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use super::framing::{BadChunk, Framing};
-use super::head::{self, BadHead, Head};
+use super::head::{self, Ask, BadHead, Head};
 use super::outbox::{Outbox, Unsent};
 use crate::proxy::body::RequestBody;
 
@@ -84,11 +83,11 @@ impl Link {
     }
 
     /// Begins with a request; an error if nothing of it is on its way.
-    pub(super) fn send(&mut self, parts: &Parts, body: RequestBody) -> io::Result<()> {
+    pub(super) fn send(&mut self, ask: Ask<'_>, body: RequestBody) -> io::Result<()> {
         let outbox = self.outbox.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        outbox.put(parts, body);
+        outbox.put(ask, body);
         outbox.begin()?;
-        self.method = parts.method.clone();
+        self.method = ask.method.clone();
         Ok(())
     }
 

@@ -7,12 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::header::CONTENT_LENGTH;
-use http::request::Parts;
 use hyper::body::Body;
 use tokio::net::tcp::OwnedWriteHalf;
 use tracing::debug;
 
-use super::head;
+use super::head::{self, Ask};
 use crate::proxy::body::{BodyError, RequestBody};
 use crate::proxy::wire;
 
@@ -57,12 +56,12 @@ impl Outbox {
     }
 
     /// Takes the next request, when the last one is sent.
-    pub(super) fn put(&mut self, parts: &Parts, body: RequestBody) {
+    pub(super) fn put(&mut self, ask: Ask<'_>, body: RequestBody) {
         self.body = Some(body).filter(|body| !body.is_end_stream());
-        self.chunked = self.body.is_some() && !parts.headers.contains_key(CONTENT_LENGTH);
+        self.chunked = self.body.is_some() && !ask.headers.contains_key(CONTENT_LENGTH);
         self.text.clear();
         self.sent = 0;
-        head::write(parts, self.chunked, &mut self.text);
+        head::write(ask, self.chunked, &mut self.text);
     }
 
     /// Nothing is to be sent.
