@@ -299,10 +299,14 @@ fn as_they_come(row: &Row) -> bool {
 /// One proxy under one load: CPU time per request in µs, and requests per second.
 async fn one(proxy: &Proxy, load: &Load, requests: usize) -> anyhow::Result<(f64, f64)> {
     let clients = load::open(proxy.addr, load.wish, load.connections).await?;
-    let (_, clients) = load::closed(clients, requests / 10).await?;
+    // Each client once at least: what a proxy opens for so many at once is not what one more request costs.
+    let warm = (requests / 10).max(load.connections);
+    let (_, clients) = load::closed(clients, warm).await?;
     let before = usage::cpu_us(proxy.pid())?;
-    let (took, _) = load::closed(clients, requests).await?;
+    let (took, clients) = load::closed(clients, requests).await?;
     let cost = usage::cpu_us(proxy.pid())? - before;
+    // Nor are their ends.
+    drop(clients);
     proxy.forget_log()?;
     let requests = requests as f64;
     Ok((cost / requests, requests / took.as_secs_f64()))
