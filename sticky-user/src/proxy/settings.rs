@@ -84,8 +84,7 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Bytes of a request's or response's head.
     pub head: usize,
-    /// Idle upstream connections kept per backend and worker: where more clients than that are busy, connections are closed
-    /// and opened all the time. A backend that has a process for each closes them sooner by itself.
+    /// Idle upstream connections kept per backend and worker; more of them for seconds, where more were in use.
     pub idle_per_backend: usize,
     /// Backends tried for one request.
     pub attempts: usize,
@@ -95,6 +94,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { head: 64 * 1024, idle_per_backend: 1024, attempts: 5, waiting: 10_000 }
+        Self { head: 64 * 1024, idle_per_backend: 256, attempts: 5, waiting: 10_000 }
     }
 }

@@ -5,6 +5,7 @@ mod framing;
 mod head;
 mod link;
 mod outbox;
+mod stash;
 
 use std::cell::RefCell;
 use std::io;
@@ -25,16 +26,21 @@ use tokio::sync::Notify;
 pub(super) use self::head::Ask;
 use self::link::Link;
 pub(super) use self::link::LinkError;
+use self::stash::Stash;
 use super::body::RequestBody;
 use super::patience::Patience;
-use super::routes::Routes;
 use super::settings::{Limits, Timeouts};
 
 /// Silence after which the kernel asks whether the other end is still there.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 
+/// How long a connection that a backend has above its limit stays idle: who needs as many again needs them soon. Closed as
+/// they come back, they would be opened anew all the time where more clients than that are busy.
+const SPARE: Duration = Duration::from_secs(20);
+
 /// Idle connections of one worker, by the backend's pool number.
 pub(super) struct Pool {
+    /// Those used last at the end.
     idle: RefCell<HashMap<u64, Vec<Idle>>>,
     limit: usize,
     keep: Duration,
@@ -45,6 +51,7 @@ pub(super) struct Pool {
     /// Something has come on an idle connection.
     rung: Arc<Rung>,
     waker: Waker,
+    stash: Stash,
 }
 
 #[derive(Default)]
@@ -94,6 +101,7 @@ impl Pool {
             head: limits.head,
             waker: Waker::from(rung.clone()),
             rung,
+            stash: Stash::default(),
         })
     }
 
@@ -141,24 +149,36 @@ impl Pool {
         Ok(self.lease(Box::new(connection), false, preface.is_none().then_some(key)))
     }
 
-    /// Waits until backends have closed idle connections, and closes them too.
+    /// Waits until a backend has closed an idle connection.
     pub(super) async fn closed(&self) {
         self.rung.0.notified().await;
-        self.retain(|_, idle| idle.connection.link.rest(&self.waker));
     }
 
-    /// Closes what was idle for too long, and what belongs to backends that are gone.
-    pub(super) fn tidy(&self, routes: &Routes) {
-        if self.idle.borrow().is_empty() {
-            return;
-        }
-        let live = routes.pools();
-        self.retain(|key, idle| live.contains(&key) && idle.since.elapsed() < self.keep);
+    /// Closes what backends have closed.
+    pub(super) fn close(&self) {
+        self.retain(|_, connections| {
+            connections.retain(|idle| idle.connection.link.rest(&self.waker));
+        });
     }
 
-    fn retain(&self, keep: impl Fn(u64, &Idle) -> bool) {
+    /// Closes what is idle `now` for too long, and what belongs to backends that are gone.
+    pub(super) fn tidy(&self, live: impl Fn(u64) -> bool, now: Instant) {
+        self.retain(|key, connections| {
+            let mut spare = connections.len().saturating_sub(self.limit);
+            if !live(key) {
+                connections.clear();
+            }
+            connections.retain(|idle| {
+                let keep = if spare > 0 { self.keep.min(SPARE) } else { self.keep };
+                spare = spare.saturating_sub(1);
+                now.saturating_duration_since(idle.since) < keep
+            });
+        });
+    }
+
+    fn retain(&self, keep: impl Fn(u64, &mut Vec<Idle>)) {
         self.idle.borrow_mut().retain(|key, connections| {
-            connections.retain(|idle| keep(*key, idle));
+            keep(*key, connections);
             !connections.is_empty()
         });
     }
@@ -168,12 +188,12 @@ impl Lease {
     /// Sends a request `now`, from when the time for its answer counts; an error if nothing of it is on its way.
     pub(super) fn send(&mut self, ask: Ask<'_>, body: RequestBody, now: Instant) -> io::Result<()> {
         self.connection.patience.begins(now.into());
-        self.connection.link.send(ask, body)
+        self.connection.link.send(ask, body, &self.pool.stash)
     }
 
-    /// Memory for the headers of the next answer.
-    pub(super) fn recycle(&mut self, headers: HeaderMap) {
-        self.connection.link.recycle(headers);
+    /// Memory for the headers of another answer.
+    pub(super) fn recycle(&self, headers: HeaderMap) {
+        self.pool.stash.put_headers(headers);
     }
 
     /// Ready when the head of the answer is here.
@@ -181,7 +201,7 @@ impl Lease {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<()>, LinkError>> {
-        self.connection.link.poll_answer(cx)
+        self.connection.link.poll_answer(cx, &self.pool.stash)
     }
 
     /// Ready when there was no answer for too long, and then again after as long.
@@ -198,7 +218,7 @@ impl Lease {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, LinkError>>> {
-        self.connection.link.poll_body(cx)
+        self.connection.link.poll_body(cx, &self.pool.stash)
     }
 
     /// How many bytes of the answer's body are to come, where that is known.
@@ -218,13 +238,80 @@ impl Lease {
 
     /// The response has been read to its end.
     pub(super) fn give_back(self) {
-        let Self { connection, key, pool, .. } = self;
+        let Self { mut connection, key, pool, .. } = self;
         let Some(key) = key.filter(|_| connection.link.is_free()) else { return };
-        let mut idle = pool.idle.borrow_mut();
-        let connections = idle.entry(key).or_default();
-        if connections.len() < pool.limit && connection.link.rest(&pool.waker) {
+        if connection.link.rest(&pool.waker) {
+            connection.link.give_back(&pool.stash);
             let since = connection.link.came();
-            connections.push(Idle { connection, since });
+            pool.idle.borrow_mut().entry(key).or_default().push(Idle { connection, since });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::time::{Duration, Instant};
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::{Pool, SPARE};
+    use crate::proxy::settings::{Limits, Timeouts};
+
+    const KEY: u64 = 7;
+    const LIMIT: usize = 2;
+    const BUSY: usize = 5;
+
+    /// A pool to which so many connections came back at once, and the backend's ends of them.
+    async fn pool() -> anyhow::Result<(Rc<Pool>, Vec<TcpStream>)> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let limits = Limits { idle_per_backend: LIMIT, ..Limits::default() };
+        let pool = Pool::new(&Timeouts::default(), &limits);
+        let (mut leases, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..BUSY {
+            leases.push(pool.connect(KEY, listener.local_addr()?, None).await?);
+            ends.push(listener.accept().await?.0);
+        }
+        leases.into_iter().for_each(super::Lease::give_back);
+        Ok((pool, ends))
+    }
+
+    fn count(pool: &Pool) -> usize {
+        pool.idle.borrow().get(&KEY).map_or(0, Vec::len)
+    }
+
+    #[tokio::test]
+    async fn as_many_as_were_in_use_are_kept_for_seconds_and_a_few_for_longer() -> anyhow::Result<()>
+    {
+        let (pool, _ends) = pool().await?;
+        let keep = Timeouts::default().upstream_idle;
+        let mut left = Vec::new();
+        for time in [Duration::ZERO, SPARE / 2, SPARE, keep / 2, keep] {
+            pool.tidy(|key| key == KEY, Instant::now() + time);
+            left.push(count(&pool));
+        }
+        assert_eq!(left, [BUSY, BUSY, LIMIT, LIMIT, 0]);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn who_is_used_again_is_not_spare() -> anyhow::Result<()> {
+        let (pool, _ends) = pool().await?;
+        let later = Instant::now() + SPARE;
+        let mut idle = pool.idle.borrow_mut();
+        let used = idle.get_mut(&KEY).into_iter().flatten().rev().take(LIMIT + 1);
+        used.for_each(|idle| idle.since = later);
+        drop(idle);
+        pool.tidy(|key| key == KEY, later);
+        assert_eq!(count(&pool), LIMIT + 1);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_backend_that_is_gone() -> anyhow::Result<()> {
+        let (pool, _ends) = pool().await?;
+        pool.tidy(|key| key != KEY, Instant::now());
+        assert_eq!(count(&pool), 0);
+        Ok(())
     }
 }

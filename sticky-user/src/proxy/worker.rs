@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::connection;
 use super::forwarded::Peer;
 use super::lines::Lines;
+use super::listener::BACKLOG;
 use super::random::Random;
 use super::repeat::Repeats;
 use super::request_ids::RequestIds;
@@ -31,6 +32,8 @@ use crate::keys::Nonces;
 
 /// How often idle upstream connections are looked through.
 const TIDY: Duration = Duration::from_secs(5);
+/// Backends close many connections one after the other: how long the others are waited for.
+const MORE: Duration = Duration::from_millis(50);
 /// Pause after accepting failed, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
@@ -115,10 +118,11 @@ impl Worker {
                 },
             }
         };
-        // Those who wait to be accepted were promised a connection by the kernel.
+        // Those who wait to be accepted were promised a connection by the kernel; not all who come meanwhile.
         // The kernel is asked: the runtime may not have heard of them yet.
         let listener = listener.into_std()?;
-        while let Ok((stream, peer)) = listener.accept() {
+        for _ in 0..BACKLOG {
+            let Ok((stream, peer)) = listener.accept() else { break };
             match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
                 Ok(stream) => self.take(stream, peer),
                 Err(error) => debug!(%error, "client connection not set up"),
@@ -163,8 +167,14 @@ impl Worker {
         let mut ticks = tokio::time::interval(TIDY);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.pool.tidy(&self.shared.routes.load()),
-                () = self.pool.closed() => {}
+                _ = ticks.tick() => {
+                    let routes = self.shared.routes.load();
+                    self.pool.tidy(|key| routes.pools().contains(&key), Instant::now().into());
+                }
+                () = self.pool.closed() => {
+                    tokio::time::sleep(MORE).await;
+                    self.pool.close();
+                }
             }
         }
     }

@@ -87,13 +87,13 @@ struct Place {
     value: (usize, usize),
 }
 
-/// Takes the head of the answer to a request out of what was `read`, into an empty map; `None`: it is not all there.
+/// Takes the head of the answer to a request out of what was `read`, into an empty map that is `made`; `None`: it is not all there.
 /// Answers that only say that another one will come are left out (RFC 9110, section 15.2).
 pub(super) fn read(
     read: &mut BytesMut,
     method: &Method,
     limit: usize,
-    headers: &mut HeaderMap,
+    made: impl FnOnce() -> HeaderMap,
 ) -> Result<Option<Head>, BadHead> {
     loop {
         let mut room = [const { MaybeUninit::uninit() }; HEADERS];
@@ -128,6 +128,7 @@ pub(super) fn read(
             }
             continue;
         }
+        let mut headers = made();
         headers.reserve(places.len());
         let (mut closes, mut stays) = (false, false);
         let (mut lengths, mut coded) = (false, false);
@@ -150,15 +151,14 @@ pub(super) fn read(
         let bodiless = *method == Method::HEAD || matches!(status.as_u16(), 101 | 204 | 304);
         let framing = match (bodiless, coded, lengths) {
             (true, ..) => Framing::NONE,
-            (false, true, _) => coding(headers, newer)?,
-            (false, false, true) => Framing::Length(length_of(headers)?),
+            (false, true, _) => coding(&mut headers, newer)?,
+            (false, false, true) => Framing::Length(length_of(&mut headers)?),
             (false, false, false) => Framing::UntilClose,
         };
         let keeps = !closes
             && (newer || stays)
             && framing != Framing::UntilClose
             && status != StatusCode::SWITCHING_PROTOCOLS;
-        let headers = std::mem::take(headers);
         return Ok(Some(Head { status, reason, headers, framing, keeps }));
     }
 }
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     fn head(text: &str, method: &Method) -> Result<Option<Head>, BadHead> {
-        read(&mut BytesMut::from(text), method, 1000, &mut HeaderMap::new())
+        read(&mut BytesMut::from(text), method, 1000, HeaderMap::new)
     }
 
     fn get(text: &str) -> Head {
@@ -240,13 +240,13 @@ mod tests {
     #[test]
     fn a_head_is_taken_when_it_is_all_there() {
         let text = "HTTP/1.1 200 OK\r\nA: 1\r\nb:2 \r\nA: 3\r\ncontent-length: 4\r\n\r\nbody";
-        let (mut stream, mut headers) = (BytesMut::new(), HeaderMap::new());
+        let mut stream = BytesMut::new();
         for byte in text.bytes().take(text.len() - 5) {
             stream.extend_from_slice(&[byte]);
-            assert!(read(&mut stream, &Method::GET, 100, &mut headers).unwrap().is_none());
+            assert!(read(&mut stream, &Method::GET, 100, HeaderMap::new).unwrap().is_none());
         }
         stream.extend_from_slice(b"\nbody");
-        let head = read(&mut stream, &Method::GET, 100, &mut headers).unwrap().unwrap();
+        let head = read(&mut stream, &Method::GET, 100, HeaderMap::new).unwrap().unwrap();
         assert_eq!(
             (head.status, head.framing, head.keeps),
             (StatusCode::OK, Framing::Length(4), true)
@@ -351,11 +351,11 @@ mod tests {
     /// All that is told of a stream that comes in pieces of this size: what stands in its head, or that it has none, and what
     /// comes behind it.
     fn told(stream: &[u8], size: usize) -> Option<(String, Vec<u8>)> {
-        let (mut buffer, mut headers) = (BytesMut::new(), HeaderMap::new());
+        let mut buffer = BytesMut::new();
         let mut pieces = stream.chunks(size);
         while let Some(piece) = pieces.next() {
             buffer.extend_from_slice(piece);
-            if let Some(head) = read(&mut buffer, &Method::GET, 4096, &mut headers).ok()? {
+            if let Some(head) = read(&mut buffer, &Method::GET, 4096, HeaderMap::new).ok()? {
                 let Head { status, reason, headers, framing, keeps } = head;
                 let rest = buffer.iter().chain(pieces.flatten()).copied().collect();
                 return Some((

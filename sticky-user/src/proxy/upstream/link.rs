@@ -1,12 +1,13 @@
 //! A connection to a backend: one request at a time, and its answer. Who asks moves it on, without a task between.
 
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, Response, Version};
+use http::{Method, Response, Version};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::task::spawn_local;
@@ -17,6 +18,7 @@ use tracing::debug;
 use super::framing::{BadChunk, Framing};
 use super::head::{self, Ask, BadHead, Head};
 use super::outbox::{Outbox, Unsent};
+use super::stash::Stash;
 use crate::proxy::body::RequestBody;
 
 /// Read at once: most heads with what follows them, and a piece of a long body.
@@ -47,15 +49,13 @@ impl LinkError {
 
 pub(super) struct Link {
     half: OwnedReadHalf,
-    /// What has come and is not taken.
+    /// What has come and is not taken; without room until something comes.
     read: BytesMut,
     /// `None`: a request could not be sent, or its rest is.
     outbox: Option<Outbox>,
     /// The rest of a request whose answer has begun. Who does not read the answer may still send.
     rest: Option<AbortOnDropHandle<()>>,
     method: Method,
-    /// Empty; memory for those of an answer.
-    headers: HeaderMap,
     /// What is to come of an answer's body.
     body: Framing,
     keeps: bool,
@@ -74,7 +74,6 @@ impl Link {
             outbox: Some(Outbox::new(other)),
             rest: None,
             method: Method::GET,
-            headers: HeaderMap::new(),
             body: Framing::NONE,
             keeps: true,
             came: Instant::now(),
@@ -83,33 +82,32 @@ impl Link {
     }
 
     /// Begins with a request; an error if nothing of it is on its way.
-    pub(super) fn send(&mut self, ask: Ask<'_>, body: RequestBody) -> io::Result<()> {
+    pub(super) fn send(
+        &mut self,
+        ask: Ask<'_>,
+        body: RequestBody,
+        stash: &Stash,
+    ) -> io::Result<()> {
         let outbox = self.outbox.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        outbox.put(ask, body);
-        outbox.begin()?;
+        outbox.begin(ask, body, &mut stash.text.borrow_mut())?;
         self.method = ask.method.clone();
         Ok(())
-    }
-
-    /// Memory for the headers of the next answer.
-    pub(super) fn recycle(&mut self, mut headers: HeaderMap) {
-        headers.clear();
-        self.headers = headers;
     }
 
     /// Ready when the answer's head is here. The rest of the request is sent meanwhile.
     pub(super) fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
+        stash: &Stash,
     ) -> Poll<Result<Response<()>, LinkError>> {
         loop {
             if !self.read.is_empty() {
-                let Self { read, method, limit, headers, .. } = self;
-                if let Some(head) = head::read(read, method, *limit, headers)? {
+                let Self { read, method, limit, .. } = self;
+                if let Some(head) = head::read(read, method, *limit, || stash.headers())? {
                     return Poll::Ready(Ok(self.answered(head)));
                 }
             }
-            if let Poll::Ready(length) = self.poll_fill(cx, BUFFER) {
+            if let Poll::Ready(length) = self.poll_fill(cx, BUFFER, stash) {
                 if length? == 0 {
                     return Poll::Ready(Err(LinkError::Closed));
                 }
@@ -142,6 +140,7 @@ impl Link {
     pub(super) fn poll_body(
         &mut self,
         cx: &mut Context<'_>,
+        stash: &Stash,
     ) -> Poll<Option<Result<Bytes, LinkError>>> {
         while !self.body.is_over() {
             if let Some(piece) = self.body.take(&mut self.read).map_err(LinkError::Chunk)? {
@@ -152,7 +151,9 @@ impl Link {
             }
             let wanted = self.body.left().and_then(|left| usize::try_from(left).ok());
             let room = wanted.unwrap_or(LARGE).clamp(BUFFER, LARGE);
-            if ready!(self.poll_fill(cx, room)).map_err(LinkError::Io)? == 0 && !self.body.close() {
+            if ready!(self.poll_fill(cx, room, stash)).map_err(LinkError::Io)? == 0
+                && !self.body.close()
+            {
                 return Poll::Ready(Some(Err(LinkError::Closed)));
             }
         }
@@ -199,12 +200,29 @@ impl Link {
         Some((stream, self.read.freeze()))
     }
 
+    /// Gives back the memory of one that is free.
+    pub(super) fn give_back(&mut self, stash: &Stash) {
+        stash.put_read(mem::take(&mut self.read));
+    }
+
     /// Reads once, for up to this many bytes; 0 if it has ended.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: usize,
+        stash: &Stash,
+    ) -> Poll<io::Result<usize>> {
+        if self.read.capacity() == 0 {
+            self.read = stash.read();
+        }
         if self.read.capacity() - self.read.len() < room / 2 {
             self.read.reserve(room);
         }
-        let length = ready!(poll_read_buf(Pin::new(&mut self.half), cx, &mut self.read));
+        let length = poll_read_buf(Pin::new(&mut self.half), cx, &mut self.read);
+        if self.read.is_empty() {
+            self.give_back(stash);
+        }
+        let length = ready!(length);
         self.came = Instant::now();
         Poll::Ready(length)
     }

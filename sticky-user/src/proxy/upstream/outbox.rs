@@ -55,31 +55,33 @@ impl Outbox {
         }
     }
 
-    /// Takes the next request, when the last one is sent.
-    pub(super) fn put(&mut self, ask: Ask<'_>, body: RequestBody) {
+    /// Takes the next request, when the last one is sent, and sends what there is of it if it has no body; an error if nothing
+    /// of it is on its way. The head is written to `text` first.
+    pub(super) fn begin(
+        &mut self,
+        ask: Ask<'_>,
+        body: RequestBody,
+        text: &mut Vec<u8>,
+    ) -> io::Result<()> {
         self.body = Some(body).filter(|body| !body.is_end_stream());
         self.chunked = self.body.is_some() && !ask.headers.contains_key(CONTENT_LENGTH);
-        self.text.clear();
-        self.sent = 0;
-        head::write(ask, self.chunked, &mut self.text);
+        text.clear();
+        head::write(ask, self.chunked, text);
+        let sent = if self.body.is_some() { 0 } else { self.try_send(text)? };
+        self.text.extend_from_slice(text.get(sent..).unwrap_or_default());
+        Ok(())
+    }
+
+    fn try_send(&self, text: &[u8]) -> io::Result<usize> {
+        match wire::try_write(self.half.as_ref(), text) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            sent => sent,
+        }
     }
 
     /// Nothing is to be sent.
     pub(super) fn is_empty(&self) -> bool {
         self.body.is_none() && self.is_flushed()
-    }
-
-    /// Sends what there is of a request without a body; an error if nothing of it is on its way.
-    pub(super) fn begin(&mut self) -> io::Result<()> {
-        if self.body.is_some() {
-            return Ok(());
-        }
-        match wire::try_write(self.half.as_ref(), &self.text) {
-            Ok(sent) => self.sent = sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     /// Ready when all is sent.
