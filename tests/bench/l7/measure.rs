@@ -135,13 +135,13 @@ impl Lab<'_> {
         };
         let mut costs = vec![Vec::new(); proxies.len()];
         let mut rates = vec![Vec::new(); proxies.len()];
-        for _ in 0..effort.rounds {
-            for ((proxy, costs), rates) in proxies.iter().zip(&mut costs).zip(&mut rates) {
+        for round in 0..effort.rounds {
+            for (at, proxy) in in_turn(proxies, round) {
                 let (cost, rate) = one(proxy, load, requests(proxy)).await.with_context(|| {
                     format!("{}: {}; it said:\n{}", proxy.kind.name(), load.title, proxy.said())
                 })?;
-                costs.push(cost);
-                rates.push(rate);
+                costs[at].push(cost);
+                rates[at].push(rate);
             }
         }
         Ok([costs, rates])
@@ -190,8 +190,8 @@ impl Lab<'_> {
             }
             let rate = PART * most;
             rates.push(rate);
-            // Nobody is always the one who comes right after the question.
-            for (at, proxy) in able.iter().cycle().skip(round % able.len()).take(able.len()) {
+            // Who comes right after the question is another one each time.
+            for (_, (at, proxy)) in in_turn(&able, round) {
                 let clients = load::open(proxy.addr, PLAIN, 64).await?;
                 let (_, mut clients) = load::paced(clients, rate, SETTLING).await?;
                 let mut note = |part: usize, times: &[f64]| {
@@ -223,8 +223,8 @@ impl Lab<'_> {
         let proxies = self.start(&self.kinds, Mode { cpus: 2, ..Mode::PLAIN }, 8300).await?;
         let second = Second::start(&self.backends, LARGEST)?;
         let mut found = [(); 2].map(|()| vec![Vec::new(); proxies.len()]);
-        for _ in 0..effort.rounds {
-            for (at, proxy) in proxies.iter().enumerate() {
+        for round in 0..effort.rounds {
+            for (at, proxy) in in_turn(&proxies, round) {
                 let part = effort.part * proxy.kind.part();
                 let requests = ((6_000.0 * part) as usize).max(64);
                 let both = two(proxy, &second, requests)
@@ -289,6 +289,12 @@ impl Lab<'_> {
         let base = peers().find(|(_, row)| Some(row.samples.median) == best).map(|(at, _)| at);
         Table { name, title, unit, base, rows }
     }
+}
+
+/// All of them and their places, in each round from another one on: it is not the same to come after one as after another.
+fn in_turn<T>(all: &[T], round: usize) -> impl Iterator<Item = (usize, &T)> {
+    let (before, after) = all.split_at(round % all.len().max(1));
+    (before.len()..).zip(after).chain(before.iter().enumerate())
 }
 
 /// Whether it is a peer's, without the headers that sticky adds: what all ratios are to.
