@@ -17,6 +17,7 @@ mod idle;
 mod keys;
 mod leaving;
 mod limits;
+mod pool;
 mod proxy;
 mod quiet;
 mod routing;

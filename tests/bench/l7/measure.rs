@@ -291,10 +291,15 @@ impl Lab<'_> {
     }
 }
 
-/// All of them and their places, in each round from another one on: it is not the same to come after one as after another.
-fn in_turn<T>(all: &[T], round: usize) -> impl Iterator<Item = (usize, &T)> {
-    let (before, after) = all.split_at(round % all.len().max(1));
-    (before.len()..).zip(after).chain(before.iter().enumerate())
+/// All of them and their places, in each round from another one on and in the other direction: it is not the same to come
+/// after one as after another.
+fn in_turn<T>(all: &[T], round: usize) -> Vec<(usize, &T)> {
+    let mut order: Vec<_> = all.iter().enumerate().collect();
+    order.rotate_left(round % all.len().max(1));
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order
 }
 
 /// Whether it is a peer's, without the headers that sticky adds: what all ratios are to.
